@@ -1,0 +1,4 @@
+//! Who is asking, and what they may.
+
+pub mod grant;
+pub mod principal;

@@ -1,0 +1,1 @@
+//! argv → what to run; exit codes. No logic of its own.

@@ -1,0 +1,3 @@
+//! The core commands over records: authorize → plan → run → answer.
+//!
+//! **Does not know:** wire formats, sockets.

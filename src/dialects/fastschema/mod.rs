@@ -1,0 +1,5 @@
+//! The native dialect.
+
+pub mod params;
+pub mod realtime;
+pub mod rest;

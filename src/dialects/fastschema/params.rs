@@ -1,0 +1,1 @@
+//! Query strings: serde_qs, JSON or brackets.

@@ -1,0 +1,1 @@
+//! Realtime: parameters → subscription; events → messages.

@@ -1,0 +1,1 @@
+//! REST: method, path and body → call; answer → JSON.

@@ -1,0 +1,3 @@
+//! Wire formats: bytes ↔ core calls. **Do not know:** tokio, hyper, the store, the clock.
+
+pub mod fastschema;

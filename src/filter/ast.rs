@@ -1,0 +1,1 @@
+//! A filter as it was typed, each part with its JSON path for the error.

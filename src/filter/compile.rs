@@ -1,0 +1,1 @@
+//! Tree and schema → predicate: names, operators and literals checked once.

@@ -1,0 +1,1 @@
+//! Predicate × row → TRUE, FALSE or UNKNOWN.

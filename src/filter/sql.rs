@@ -1,0 +1,1 @@
+//! Predicate → SQL: the visible mirror of `eval`.

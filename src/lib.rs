@@ -1,0 +1,17 @@
+//! Rowcast: schema files in, filtered realtime streams out.
+
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod content;
+pub mod dialects;
+pub mod error;
+pub mod filter;
+pub mod limits;
+pub mod live;
+pub mod model;
+pub mod net;
+pub mod query;
+pub mod schemas;
+pub mod server;
+pub mod store;

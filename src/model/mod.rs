@@ -1,0 +1,10 @@
+//! Pure types: no I/O, no runtime, no wire formats.
+
+pub mod catalog;
+pub mod change;
+pub mod cursor;
+pub mod file;
+pub mod json;
+pub mod related;
+pub mod schema;
+pub mod value;

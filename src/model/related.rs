@@ -1,0 +1,111 @@
+//! Rows reached through relations, gathered once and then read from memory.
+//!
+//! The evaluator and the encoder read related records through [`Related`] and do not know whether
+//! a query, a transaction or a commit gathered them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::change::Row;
+use super::schema::{Relation, Schema, SchemaId};
+use super::value::Value;
+
+/// Related rows of a row. Missing rows are answered with an empty slice, never an error: who
+/// gathers must gather all that the plan's [`Paths`] name.
+pub trait Related {
+    /// The rows that `relation` of `schema` leads to from `row`, ordered by primary key.
+    /// To-one relations give at most one.
+    fn related(&self, schema: &Schema, relation: &Relation, row: &Row) -> &[Arc<Row>];
+}
+
+/// For plans that cross no relation.
+pub struct NoRelated;
+
+impl Related for NoRelated {
+    fn related(&self, _: &Schema, _: &Relation, _: &Row) -> &[Arc<Row>] {
+        &[]
+    }
+}
+
+/// Hashable form of a primary key (keys are integers, text or UUIDs).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    Int(i64),
+    Text(Arc<str>),
+    Uuid(uuid::Uuid),
+}
+
+impl Key {
+    /// `None` for NULL and for types that are no key.
+    pub fn of(value: &Value) -> Option<Key> {
+        match value {
+            Value::Int(n) => Some(Key::Int(*n)),
+            Value::Text(text) => Some(Key::Text(text.clone())),
+            Value::Uuid(id) => Some(Key::Uuid(*id)),
+            _ => None,
+        }
+    }
+}
+
+/// Gathered rows by (schema, relation, primary key of the row they are read from).
+#[derive(Clone, Debug, Default)]
+pub struct RelatedSet {
+    rows: HashMap<(SchemaId, Arc<str>), HashMap<Key, Vec<Arc<Row>>>>,
+}
+
+impl RelatedSet {
+    pub fn insert(
+        &mut self,
+        schema: SchemaId,
+        relation: &Arc<str>,
+        from: Key,
+        rows: Vec<Arc<Row>>,
+    ) {
+        self.rows.entry((schema, relation.clone())).or_default().insert(from, rows);
+    }
+
+    pub fn contains(&self, schema: SchemaId, relation: &Arc<str>, from: &Key) -> bool {
+        self.rows.get(&(schema, relation.clone())).is_some_and(|rows| rows.contains_key(from))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl Related for RelatedSet {
+    fn related(&self, schema: &Schema, relation: &Relation, row: &Row) -> &[Arc<Row>] {
+        let Some(key) = Key::of(row.get(schema.primary)) else {
+            return &[];
+        };
+        self.rows
+            .get(&(schema.id, relation.name.clone()))
+            .and_then(|rows| rows.get(&key))
+            .map_or(&[], |rows| rows.as_slice())
+    }
+}
+
+/// Both sides of one commit.
+#[derive(Clone, Debug, Default)]
+pub struct RelatedRows {
+    pub before: RelatedSet,
+    pub after: RelatedSet,
+}
+
+/// The relations that a filter, grant or projection reads, as a tree from one schema:
+/// relation name → what is read from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths(pub std::collections::BTreeMap<Arc<str>, Paths>);
+
+impl Paths {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds `other`'s branches to this tree.
+    pub fn merge(&mut self, other: &Paths) {
+        for (name, deeper) in &other.0 {
+            self.0.entry(name.clone()).or_default().merge(deeper);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A small HTTP and WebSocket client for commands and key sets.

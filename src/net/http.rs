@@ -1,0 +1,1 @@
+//! HTTP/1.1 over TCP and over the owner's socket: accept, bound, hand on, drain.

@@ -1,0 +1,1 @@
+//! The schemas folder and the schema API: files in, migrations out.

@@ -1,0 +1,1 @@
+//! Wires everything together; the only file that knows all layers.
