@@ -10,6 +10,12 @@ pub enum Kind {
     Unauthorized,
     Forbidden,
     NotFound,
+    /// No schema of that name: 400 in REST (as FastSchema has it), 4404 on a socket.
+    NoSchema,
+    /// The path is good, the method is not; `allow` lists those that are, as in `Allow`.
+    Method {
+        allow: &'static str,
+    },
     /// A required reference stands in the way.
     Conflict,
     TooLarge,
@@ -93,6 +99,10 @@ impl Error {
         Error::new(Kind::Forbidden, format!("Forbidden: {message}"))
     }
 
+    pub fn no_schema(name: &str) -> Self {
+        Error::new(Kind::NoSchema, format!("schema not found: {}", clip(name)))
+    }
+
     pub fn not_found(message: impl Into<String>) -> Self {
         Error::new(Kind::NotFound, message)
     }
@@ -111,10 +121,11 @@ impl Error {
 
     pub fn status(&self) -> u16 {
         match self.kind {
-            Kind::Bad => 400,
+            Kind::Bad | Kind::NoSchema => 400,
             Kind::Unauthorized => 401,
             Kind::Forbidden => 403,
             Kind::NotFound => 404,
+            Kind::Method { .. } => 405,
             Kind::Timeout => 408,
             Kind::Conflict => 409,
             Kind::Gone => 410,
@@ -129,10 +140,14 @@ impl Error {
     /// The code a native WebSocket closes with.
     pub fn close_code(&self) -> u16 {
         match self.kind {
-            Kind::Bad | Kind::TooLarge | Kind::Unprocessable | Kind::Conflict => 4400,
+            Kind::Bad
+            | Kind::Method { .. }
+            | Kind::TooLarge
+            | Kind::Unprocessable
+            | Kind::Conflict => 4400,
             Kind::Unauthorized => 4401,
             Kind::Forbidden => 4403,
-            Kind::NotFound => 4404,
+            Kind::NotFound | Kind::NoSchema => 4404,
             Kind::Gone => 4410,
             Kind::Limited { .. } | Kind::Unavailable => 4429,
             Kind::Timeout | Kind::Internal => 1011,
@@ -147,3 +162,11 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What a client sent, short enough to be told back: 64 characters at most.
+pub fn clip(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(64) {
+        None => text.into(),
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+    }
+}
