@@ -7,4 +7,5 @@ pub mod file;
 pub mod json;
 pub mod related;
 pub mod schema;
+pub mod time;
 pub mod value;
