@@ -1,1 +1,250 @@
 //! HTTP/1.1 over TCP and over the owner's socket: accept, bound, hand on, drain.
+//!
+//! **Does not know:** routes, records, what a body means. It keeps one client's trouble (too much,
+//! too slow, a panic in its request) with that client.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use crate::error::{Error, Kind, Result};
+use crate::limits::Limits;
+use crate::net::clients::{Clients, Connection};
+use crate::net::stream::{Io, Stream};
+
+pub type Request = hyper::Request<Incoming>;
+pub type Response = hyper::Response<Full<Bytes>>;
+
+/// Answers requests. Errors are answers too, so that every dialect keeps its own shape.
+pub trait Handler: Send + Sync + 'static {
+    /// `connection` tells who asks; a request that upgrades keeps it as long as the socket lives.
+    fn call(
+        self: Arc<Self>,
+        request: Request,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response> + Send;
+
+    /// The answer to what never reached `call`, or ended in a panic.
+    fn refuse(&self, error: &Error) -> Response;
+}
+
+/// Where clients come in.
+pub enum Door {
+    Tcp(TcpListener),
+    /// The owner's socket: whoever can open it may do everything.
+    Owner(UnixListener),
+}
+
+impl Door {
+    async fn accept(&self) -> std::io::Result<(Io, Option<std::net::IpAddr>)> {
+        match self {
+            Door::Tcp(listener) => {
+                let (io, address) = listener.accept().await?;
+                // Frames are small and each is a whole message: Nagle would only hold them back.
+                io.set_nodelay(true)?;
+                Ok((Io::Tcp(io), Some(address.ip())))
+            }
+            Door::Owner(listener) => Ok((Io::Unix(listener.accept().await?.0), None)),
+        }
+    }
+}
+
+/// Accepts until `draining` turns true; connections live on in tasks of their own, which finish
+/// what they are answering once it does.
+pub async fn accept<H: Handler>(
+    door: Door,
+    handler: Arc<H>,
+    clients: Arc<Clients>,
+    limits: Arc<Limits>,
+    mut draining: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = drained(&mut draining) => return,
+            accepted = door.accept() => accepted,
+        };
+        let (io, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or a client that left again: the next one may do better.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        match clients.admit(address) {
+            Some(connection) => {
+                let stream = Stream::new(io, connection, &limits);
+                tokio::spawn(run(stream, handler.clone(), limits.clone(), draining.clone()));
+            }
+            None => refuse_connection(io, handler.as_ref()),
+        }
+    }
+}
+
+/// Resolves once `draining` is true, or its sender gone.
+pub async fn drained(draining: &mut watch::Receiver<bool>) {
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+/// Says 429 without reading, if the socket takes it at once, and closes.
+fn refuse_connection<H: Handler>(io: Io, handler: &H) {
+    let error = Error::new(Kind::Limited { retry_after: 5 }, "too many connections");
+    let response = handler.refuse(&error);
+    let mut head = String::from("HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\n");
+    for (name, value) in response.headers() {
+        if let Ok(value) = value.to_str() {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    let Some(Ok(body)) = response.into_body().collect().now_or_never() else { return };
+    let body = body.to_bytes();
+    head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    let bytes = [head.as_bytes(), &body].concat();
+    let _ = match &io {
+        Io::Tcp(io) => io.try_write(&bytes),
+        Io::Unix(io) => io.try_write(&bytes),
+    };
+}
+
+async fn run<H: Handler>(
+    stream: Stream,
+    handler: Arc<H>,
+    limits: Arc<Limits>,
+    mut draining: watch::Receiver<bool>,
+) {
+    let phase = stream.phase().clone();
+    let connection = stream.connection().clone();
+    let service = service_fn(move |request: Request| {
+        let (handler, phase, connection) = (handler.clone(), phase.clone(), connection.clone());
+        async move {
+            phase.busy();
+            let response = answer(handler, request, connection).await;
+            phase.idle();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The stream keeps the exact bounds; hyper's own is the net under them.
+        .header_read_timeout(limits.idle_time + limits.head_time)
+        .half_close(false)
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = drained(&mut draining) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("connection ended: {error}");
+    }
+}
+
+/// One request: CORS, HEAD, panics and the log around what the handler says.
+async fn answer<H: Handler>(
+    handler: Arc<H>,
+    mut request: Request,
+    connection: Arc<Connection>,
+) -> Response {
+    let began = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let head = method == Method::HEAD;
+    if head {
+        *request.method_mut() = Method::GET;
+    }
+    let mut response = if is_preflight(&request) {
+        preflight()
+    } else {
+        let answering = AssertUnwindSafe(handler.clone().call(request, connection)).catch_unwind();
+        match answering.await {
+            Ok(response) => response,
+            Err(_) => handler.refuse(&Error::internal(format!("panic at {method} {path}"))),
+        }
+    };
+    if head {
+        response = without_body(response);
+    }
+    open_to_all_origins(response.headers_mut());
+    tracing::info!(
+        target: "rowcast::http",
+        "{method} {path} {} {:.1}ms",
+        response.status().as_u16(),
+        began.elapsed().as_secs_f64() * 1000.0,
+    );
+    response
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn preflight() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("Authorization, X-Auth-Token, Content-Type"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}
+
+/// Any page may call with a token of its own; never with the browser's cookies.
+fn open_to_all_origins(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+}
+
+/// What a HEAD gets: the same head, the length included.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    Response::from_parts(parts, Full::default())
+}
+
+/// The whole body, within its bounds: 413 over the size, 408 over the time.
+pub async fn body(incoming: Incoming, limits: &Limits) -> Result<Bytes> {
+    let limit = limits.body_bytes;
+    let too_large = || {
+        let text = format!("the body is over the limit of {limit} bytes");
+        Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
+    };
+    if hyper::body::Body::size_hint(&incoming).lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(limits.body_time, Limited::new(incoming, limit).collect());
+    match collected.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Error::bad("the body ended early")),
+        Err(_) => {
+            let text = format!("the body did not come within {:?}", limits.body_time);
+            Err(Error::new(Kind::Timeout, text))
+        }
+    }
+}

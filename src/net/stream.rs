@@ -1,0 +1,269 @@
+//! One client's byte stream, with the time bounds that hyper does not keep.
+//!
+//! Bounds while hyper runs the connection: the first byte of a request within the idle time, its
+//! head within the head time, and a response taken at a minimal rate. [`Stream::unbounded`]
+//! lifts them after an upgrade, when the WebSocket keeps its own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+
+use crate::limits::Limits;
+use crate::net::clients::Connection;
+
+/// A client that takes a response slower than this is ended, once it is a stall time behind.
+const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
+
+/// The transport under a connection.
+#[derive(Debug)]
+pub enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Where a connection stands in the exchange of requests and responses; shared by the stream,
+/// which sees bytes, and the service, which sees requests.
+#[derive(Debug)]
+pub struct Phase {
+    state: AtomicU8,
+    /// When the present state began, or bytes last moved in it.
+    since: Mutex<Instant>,
+}
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+
+impl Phase {
+    fn new() -> Arc<Self> {
+        // A new connection owes a head at once: connecting and keeping silent is no idling.
+        Arc::new(Phase { state: AtomicU8::new(HEAD), since: Mutex::new(Instant::now()) })
+    }
+
+    fn enter(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
+        self.touch();
+    }
+
+    fn touch(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn since(&self) -> Instant {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A whole head was read: the service works.
+    pub fn busy(&self) {
+        self.enter(BUSY);
+    }
+
+    /// The response is hyper's to write; the next request may come.
+    pub fn idle(&self) {
+        self.enter(IDLE);
+    }
+}
+
+/// A client's byte stream. After an upgrade `hyper::upgrade::Upgraded::downcast` gives it back
+/// (inside `hyper_util::rt::TokioIo`).
+#[derive(Debug)]
+pub struct Stream {
+    io: Io,
+    /// Counted as open until the stream is dropped.
+    connection: Arc<Connection>,
+    phase: Arc<Phase>,
+    timer: Pin<Box<Sleep>>,
+    bounded: bool,
+    head_time: Duration,
+    idle_time: Duration,
+    stall_time: Duration,
+    /// When the write that now waits began to wait, and what went out since.
+    stalled: Option<(Instant, u64)>,
+}
+
+impl Stream {
+    pub fn new(io: Io, connection: Arc<Connection>, limits: &Limits) -> Self {
+        Stream {
+            io,
+            connection,
+            phase: Phase::new(),
+            timer: Box::pin(tokio::time::sleep(limits.head_time)),
+            bounded: true,
+            head_time: limits.head_time,
+            idle_time: limits.idle_time,
+            stall_time: limits.body_time,
+            stalled: None,
+        }
+    }
+
+    pub fn phase(&self) -> &Arc<Phase> {
+        &self.phase
+    }
+
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// The same stream without bounds on time.
+    pub fn unbounded(mut self) -> Self {
+        self.bounded = false;
+        self
+    }
+
+    /// The transport itself, and what counts it as open: keep that as long as the socket lives.
+    pub fn into_parts(self) -> (Io, Arc<Connection>) {
+        (self.io, self.connection)
+    }
+
+    /// Ready once `deadline` has passed; wakes the task then.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        loop {
+            if self.timer.deadline() != deadline {
+                self.timer.as_mut().reset(deadline);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn read_deadline(&self) -> Option<Instant> {
+        if !self.bounded {
+            return None;
+        }
+        match self.phase.state.load(Ordering::Relaxed) {
+            HEAD => Some(self.phase.since() + self.head_time),
+            IDLE => Some(self.phase.since() + self.idle_time),
+            _ => None,
+        }
+    }
+
+    /// Told of every try to write: how much went out, or that the socket is full.
+    fn wrote(&mut self, cx: &mut Context<'_>, written: Option<usize>) -> Poll<io::Error> {
+        if !self.bounded {
+            return Poll::Pending;
+        }
+        match written {
+            Some(bytes) => {
+                if self.phase.state.load(Ordering::Relaxed) == IDLE {
+                    self.phase.touch();
+                }
+                if let Some((_, out)) = &mut self.stalled {
+                    *out += bytes as u64;
+                }
+                Poll::Pending
+            }
+            None => {
+                let (began, out) = *self.stalled.get_or_insert_with(|| (Instant::now(), 0));
+                let earned = Duration::from_secs(out / SLOWEST_BYTES_PER_SECOND);
+                ready!(self.poll_deadline(cx, began + self.stall_time + earned));
+                Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
+            }
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.io {
+            Io::Tcp(io) => io.as_fd(),
+            Io::Unix(io) => io.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Unix(io) => Pin::new(io).poll_read(cx, buf),
+        };
+        match polled {
+            Poll::Ready(result) => {
+                if self.phase.state.load(Ordering::Relaxed) == IDLE && buf.filled().len() > before {
+                    self.phase.enter(HEAD);
+                }
+                // A head that comes in drops is never pending: its time counts here too.
+                if let Some(deadline) = self.read_deadline()
+                    && Instant::now() >= deadline
+                {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                // While a response waits to go out its own deadline holds the timer.
+                if self.stalled.is_none()
+                    && let Some(deadline) = self.read_deadline()
+                {
+                    ready!(self.poll_deadline(cx, deadline));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        };
+        match polled {
+            Poll::Ready(Ok(bytes)) => {
+                let _ = self.wrote(cx, Some(bytes));
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.wrote(cx, None).map(Err),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper flushes when a response is out: nothing is stalled then.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stalled = None;
+        match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Io::Unix(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
