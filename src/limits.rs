@@ -84,6 +84,8 @@ bounds! {
     filter_bytes: usize = 16 * KIB, 64 => 16 * MIB;
     /// Relations one path in a filter may cross.
     filter_hops: usize = 3, 0 => 8;
+    /// An `$expr` as text: what a person writes.
+    expr_bytes: usize = KIB, 16 => 64 * KIB;
     /// A read is interrupted after this: readers are few.
     read_time: Duration = seconds(5), Duration::from_millis(10) => seconds(3600);
     /// The head of a request must have come within this.

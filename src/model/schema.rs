@@ -186,3 +186,42 @@ impl Schema {
         &self.columns[self.primary]
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A schema of plain optional columns, the first being the primary key, for unit tests.
+    pub(crate) fn schema(columns: &[(&str, &str)]) -> Schema {
+        let columns = columns.iter().enumerate().map(|(slot, (name, ty))| Column {
+            id: FieldId(slot as u32),
+            name: (*name).into(),
+            ty: FieldType::named(ty).expect("a type"),
+            optional: slot > 0,
+            unique: slot == 0,
+            default: None,
+            sortable: true,
+            filterable: true,
+            enums: Vec::new(),
+            size: None,
+            automatic: slot == 0,
+            key_of: None,
+        });
+        Schema {
+            id: SchemaId(1),
+            version: 1,
+            name: "test".into(),
+            table: "tests".into(),
+            label_field: "id".into(),
+            columns: columns.collect(),
+            relations: Vec::new(),
+            primary: 0,
+            created_at: None,
+            updated_at: None,
+            indexes: Vec::new(),
+            access: AccessRules::default(),
+            kind: SchemaKind::User,
+            source: Arc::new(serde_json::Value::Null),
+        }
+    }
+}
