@@ -183,32 +183,32 @@ impl Amount for Duration {
     }
 }
 
-/// Units of a kind, largest first; the last is what a bare number means.
-fn units<T: 'static>(key: &str) -> &'static [(&'static str, u64)] {
+/// Units of a kind, largest first, and what a bare number means.
+fn units<T: 'static>(key: &str) -> (&'static [(&'static str, u64)], u64) {
     if std::any::TypeId::of::<T>() == std::any::TypeId::of::<Duration>() {
-        &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1_000)]
+        (&[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)], 1_000)
     } else if key.ends_with("_bytes") {
-        &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)]
+        (&[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)], 1)
     } else {
-        &[("", 1)]
+        (&[("", 1)], 1)
     }
 }
 
 fn show<T: Amount + 'static>(key: &str, amount: &T) -> String {
     let number = amount.number();
     let fits = |(_, size): &&(&str, u64)| number > 0 && number.is_multiple_of(*size);
-    match units::<T>(key).iter().find(fits) {
+    match units::<T>(key).0.iter().find(fits) {
         Some((unit, size)) => format!("{}{unit}", number / size),
         None => number.to_string(),
     }
 }
 
 fn read<T: Amount + 'static>(key: &str, text: &str, least: T, most: T) -> Result<T, String> {
-    let units = units::<T>(key);
+    let (units, bare) = units::<T>(key);
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = (&text[..digits], text[digits..].trim());
     let size = match unit {
-        "" => units.last().map(|(_, size)| *size),
+        "" => Some(bare),
         _ => units.iter().find(|(name, _)| *name == unit).map(|(_, size)| *size),
     };
     let amount = size
@@ -269,7 +269,7 @@ mod tests {
         }
         assert_eq!(
             set("head_time", "soon").unwrap_err(),
-            "'soon': use a number with d, h, m, ms, s, from 100ms to 10m"
+            "'soon': use a number with d, h, m, s, ms, from 100ms to 10m"
         );
     }
 }
