@@ -1,1 +1,532 @@
 //! A schema file as its author wrote it: parsed, checked, every problem told at once.
+//!
+//! What can be said of one file alone is checked here; what needs the other schemas (targets, back
+//! references, names taken twice) in [`super::link`]. Nothing stops at the first problem, and
+//! each one says where it stands, which of FastSchema's codes it is and what would be right.
+
+mod access;
+mod fields;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::lines::Lines;
+use super::schema::{AccessRules, Column, RelationKind, SchemaKind};
+use crate::error::Problem;
+
+pub use fields::{FieldDef, RelationDef, What};
+
+/// The largest schema file, in bytes: far beyond any real one, so that no stray dump is read.
+pub const FILE_BYTES: u64 = 1 << 20;
+
+/// The most fields one schema may declare: SQLite's own limit is 2,000 columns.
+pub const FIELDS: usize = 1_000;
+
+/// The longest name: PostgreSQL cuts longer identifiers.
+pub const NAME_CHARS: usize = 63;
+
+/// Prefix of everything in the store that is the system's own.
+pub const OWN_PREFIX: &str = "_rc_";
+
+/// One schema file, good in itself.
+#[derive(Clone, Debug)]
+pub struct SchemaDef {
+    pub name: Arc<str>,
+    /// `namespace`: the table's name.
+    pub table: Arc<str>,
+    pub label_field: Arc<str>,
+    /// As declared, a missing `id` put first.
+    pub fields: Vec<FieldDef>,
+    /// Index of the primary field.
+    pub primary: usize,
+    /// Whether `created_at` and `updated_at` are kept.
+    pub timestamps: bool,
+    pub indexes: Vec<IndexDef>,
+    pub access: AccessRules,
+    /// `accept_data_loss`: fields whose data this version of the file may destroy.
+    pub accept_data_loss: Vec<String>,
+    pub kind: SchemaKind,
+    pub origin: Origin,
+}
+
+/// Where a definition comes from, for messages and for `GET /api/schema`.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The file's name within the schemas folder; `None` for what came by API or is built in.
+    pub file: Option<Arc<str>>,
+    /// The text as read or written.
+    pub text: Arc<str>,
+    /// The parsed text, keys in the author's order.
+    pub source: Arc<Json>,
+    pub lines: Arc<Lines>,
+}
+
+#[derive(Clone, Debug)]
+pub struct IndexDef {
+    pub name: Arc<str>,
+    /// Names of columns or to-one relations.
+    pub columns: Vec<Arc<str>>,
+    pub unique: bool,
+    pub path: String,
+}
+
+impl SchemaDef {
+    /// A declared field by name.
+    pub fn field(&self, name: &str) -> Option<&FieldDef> {
+        self.fields.iter().find(|field| &*field.name == name)
+    }
+
+    /// A problem at `path` of this file.
+    pub fn problem(&self, code: &str, path: &str, field: &str, message: String) -> Problem {
+        self.origin.problem(code, path, field, message)
+    }
+}
+
+impl Origin {
+    fn problem(&self, code: &str, path: &str, field: &str, message: String) -> Problem {
+        Problem {
+            code: code.to_owned(),
+            file: self.file.as_deref().map(str::to_owned),
+            // A text that came by API is no file: its lines mean nothing to who sent it.
+            line: self.file.as_ref().and_then(|_| self.lines.line(path)),
+            path: path.to_owned(),
+            field: field.to_owned(),
+            message,
+        }
+    }
+}
+
+/// What parsing a file gives: the definition if it is good, and warnings in either case.
+#[derive(Debug)]
+pub struct Parsed {
+    pub def: Result<SchemaDef, Vec<Problem>>,
+    /// Unknown keys and keys without effect.
+    pub warnings: Vec<Problem>,
+}
+
+/// Parses one schema text. `file` is its name within the folder (`blog.json`), `None` for a body
+/// sent to the API. Fields marked `is_system_field` are left out: they are what `GET
+/// /api/schema` adds, and come by themselves.
+pub fn parse(file: Option<&str>, bytes: &[u8]) -> Parsed {
+    parse_as(file, bytes, SchemaKind::User)
+}
+
+/// As [`parse`]; only built-in texts are [`SchemaKind::System`].
+pub fn parse_as(file: Option<&str>, bytes: &[u8], kind: SchemaKind) -> Parsed {
+    let text = String::from_utf8_lossy(bytes);
+    // A byte order mark is what some editors add; it is no part of the JSON.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut origin = Origin {
+        file: file.map(Arc::from),
+        text: text.into(),
+        source: Arc::new(Json::Null),
+        lines: Arc::default(),
+    };
+    let failed = |origin: &Origin, line, code, message| {
+        let mut problem = origin.problem(code, "", "", message);
+        problem.line = line;
+        Parsed { def: Err(vec![problem]), warnings: Vec::new() }
+    };
+    if bytes.len() as u64 > FILE_BYTES {
+        let message = format!("{} bytes are too many; a schema has at most 1 MiB", bytes.len());
+        return failed(&origin, None, "schema.io.read_error", message);
+    }
+    if std::str::from_utf8(bytes).is_err() {
+        let message = "the file is not UTF-8; save it as UTF-8".to_owned();
+        return failed(&origin, None, "schema.json.invalid", message);
+    }
+    match serde_json::from_str(text) {
+        Ok(value) => origin.source = Arc::new(value),
+        Err(error) => {
+            let line = file.map(|_| error.line());
+            let message = format!("not valid JSON: {error}");
+            return failed(&origin, line, "schema.json.invalid", message);
+        }
+    }
+    origin.lines = Arc::new(Lines::of(text));
+    let source = origin.source.clone();
+    let mut check = Check { origin, problems: Vec::new(), warnings: Vec::new() };
+    for (path, line) in check.origin.lines.duplicates.clone() {
+        let message = format!("the key '{}' stands twice; take one out", leaf(&path));
+        let mut problem = check.origin.problem("schema.json.invalid", &path, "", message);
+        problem.line = check.origin.file.as_ref().map(|_| line);
+        check.problems.push(problem);
+    }
+    let Json::Object(root) = &*source else {
+        check.bad("schema.json.invalid", "", "", "a schema is a JSON object".to_owned());
+        return Parsed { def: Err(check.problems), warnings: check.warnings };
+    };
+    let def = schema(&mut check, root, kind);
+    let Check { problems, warnings, .. } = check;
+    Parsed {
+        def: match def {
+            Some(def) if problems.is_empty() => Ok(def),
+            _ => Err(problems),
+        },
+        warnings,
+    }
+}
+
+/// Every key of a schema. Those without effect here are kept and shown (FastSchema's panel writes
+/// them).
+const KEYS: [&str; 11] = [
+    "name",
+    "namespace",
+    "label_field",
+    "primary_field",
+    "fields",
+    "disable_timestamp",
+    "db",
+    "access",
+    "accept_data_loss",
+    "is_system_schema",
+    "is_junction_schema",
+];
+
+fn schema(check: &mut Check, root: &Map<String, Json>, kind: SchemaKind) -> Option<SchemaDef> {
+    check.known(root, "", &KEYS, "");
+    let name = check.required(root, "", "name", "schema.name.required");
+    if let Some(name) = name {
+        check.name_of_schema(name, kind);
+    }
+    let table = check.required(root, "", "namespace", "schema.namespace.required");
+    if let Some(table) = table {
+        check.identifier("schema.namespace.invalid", "namespace", "", table);
+        check.not_reserved("schema.namespace.reserved", "namespace", table);
+    }
+    let label = check.required(root, "", "label_field", "schema.label_field.required");
+    let timestamps = !check.flag(root, "", "disable_timestamp", "").unwrap_or(false);
+    let (fields, primary) = fields::fields(check, root, timestamps);
+    if let Some(label) = label {
+        label_exists(check, label, &fields);
+    }
+    let indexes = indexes(check, root);
+    let access = root.get("access").map(|rules| access::rules(check, rules)).unwrap_or_default();
+    let accept_data_loss = check.strings(root, "", "accept_data_loss").unwrap_or_default();
+    Some(SchemaDef {
+        name: name?.into(),
+        table: table?.into(),
+        label_field: label?.into(),
+        fields,
+        primary: primary?,
+        timestamps,
+        indexes,
+        access,
+        accept_data_loss,
+        kind,
+        origin: check.origin.clone(),
+    })
+}
+
+fn label_exists(check: &mut Check, label: &str, fields: &[FieldDef]) {
+    let is_column = |field: &FieldDef| matches!(field.what, What::Column(_));
+    if fields.iter().any(|field| &*field.name == label && is_column(field)) {
+        return;
+    }
+    let texts: Vec<&str> = fields.iter().filter(|f| is_column(f)).map(|f| &*f.name).collect();
+    let message =
+        format!("label_field '{label}' is no field of this schema; use one of {}", list(&texts));
+    check.bad("schema.label_field.not_found", "label_field", "", message);
+}
+
+fn indexes(check: &mut Check, root: &Map<String, Json>) -> Vec<IndexDef> {
+    let mut found = Vec::new();
+    let Some(db) = check.object(root, "", "db", "") else { return found };
+    check.known(db, "db", &["indexes"], "");
+    let Some(list) = check.array(db, "db", "indexes", "") else { return found };
+    for (at, item) in list.iter().enumerate() {
+        let path = format!("db.indexes[{at}]");
+        let Json::Object(item) = item else {
+            let message = "an index is an object {name, columns, unique}".to_owned();
+            check.bad("schema.index.invalid", &path, "", message);
+            continue;
+        };
+        check.known(item, &path, &["name", "columns", "unique"], "");
+        let name = check.required(item, &path, "name", "schema.index.invalid");
+        if let Some(name) = name {
+            let at = format!("{path}.name");
+            check.identifier("schema.index.invalid", &at, "", name);
+            check.not_reserved("schema.index.invalid", &at, name);
+        }
+        let columns = check.strings(item, &path, "columns").unwrap_or_default();
+        if columns.is_empty() {
+            let message = "an index needs \"columns\": the names of one or more fields".to_owned();
+            check.bad("schema.index.invalid", &format!("{path}.columns"), "", message);
+        }
+        let unique = check.flag(item, &path, "unique", "").unwrap_or(false);
+        let columns = columns.into_iter().map(Arc::from).collect();
+        found.push(IndexDef { name: name.unwrap_or_default().into(), columns, unique, path });
+    }
+    found
+}
+
+/// Collects what is wrong with one file.
+struct Check {
+    origin: Origin,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Check {
+    fn bad(&mut self, code: &str, path: &str, field: &str, message: String) {
+        let problem = self.origin.problem(code, path, field, message);
+        // The same thing found by two checks is one problem.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn warn(&mut self, code: &str, path: &str, field: &str, message: String) {
+        self.warnings.push(self.origin.problem(code, path, field, message));
+    }
+
+    /// Warns of every key that is not in `known`.
+    fn known(&mut self, object: &Map<String, Json>, path: &str, known: &[&str], field: &str) {
+        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+            let message = match nearest(key, known) {
+                Some(near) => format!("unknown key '{key}' is ignored; did you mean '{near}'?"),
+                None => format!("unknown key '{key}' is ignored"),
+            };
+            self.warn("key.unknown", &join(path, key), field, message);
+        }
+    }
+
+    fn wrong(&mut self, path: &str, field: &str, what: &str, got: &Json) {
+        let got = super::json::brief(got);
+        let message = format!("'{}' must be {what}, got {got}", leaf(path));
+        self.bad("key.type.invalid", path, field, message);
+    }
+
+    /// A text that must be there and not be empty; `code` where it is not.
+    fn required<'a>(
+        &mut self,
+        object: &'a Map<String, Json>,
+        path: &str,
+        key: &str,
+        code: &str,
+    ) -> Option<&'a str> {
+        let at = join(path, key);
+        match object.get(key) {
+            None | Some(Json::Null) => {
+                // There is no line of what is missing: name the object that lacks it.
+                let message = format!("\"{key}\" is missing; add it");
+                self.bad(code, if path.is_empty() { key } else { path }, "", message);
+                None
+            }
+            Some(Json::String(text)) if text.is_empty() => {
+                self.bad(code, &at, "", format!("\"{key}\" is empty; name it"));
+                None
+            }
+            Some(Json::String(text)) => Some(text),
+            Some(other) => {
+                self.wrong(&at, "", "a string", other);
+                None
+            }
+        }
+    }
+
+    fn text<'a>(
+        &mut self,
+        object: &'a Map<String, Json>,
+        path: &str,
+        key: &str,
+        field: &str,
+    ) -> Option<&'a str> {
+        match object.get(key)? {
+            Json::String(text) => Some(text),
+            Json::Null => None,
+            other => {
+                self.wrong(&join(path, key), field, "a string", other);
+                None
+            }
+        }
+    }
+
+    fn flag(
+        &mut self,
+        object: &Map<String, Json>,
+        path: &str,
+        key: &str,
+        field: &str,
+    ) -> Option<bool> {
+        match object.get(key)? {
+            Json::Bool(flag) => Some(*flag),
+            Json::Null => None,
+            other => {
+                self.wrong(&join(path, key), field, "true or false", other);
+                None
+            }
+        }
+    }
+
+    fn object<'a>(
+        &mut self,
+        object: &'a Map<String, Json>,
+        path: &str,
+        key: &str,
+        field: &str,
+    ) -> Option<&'a Map<String, Json>> {
+        match object.get(key)? {
+            Json::Object(inner) => Some(inner),
+            Json::Null => None,
+            other => {
+                self.wrong(&join(path, key), field, "an object", other);
+                None
+            }
+        }
+    }
+
+    fn array<'a>(
+        &mut self,
+        object: &'a Map<String, Json>,
+        path: &str,
+        key: &str,
+        field: &str,
+    ) -> Option<&'a [Json]> {
+        match object.get(key)? {
+            Json::Array(items) => Some(items),
+            Json::Null => None,
+            other => {
+                self.wrong(&join(path, key), field, "an array", other);
+                None
+            }
+        }
+    }
+
+    fn strings(
+        &mut self,
+        object: &Map<String, Json>,
+        path: &str,
+        key: &str,
+    ) -> Option<Vec<String>> {
+        let items = self.array(object, path, key, "")?;
+        let mut texts = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            match item {
+                Json::String(text) => texts.push(text.clone()),
+                other => {
+                    let what = "an array of names";
+                    self.wrong(&format!("{}[{at}]", join(path, key)), "", what, other);
+                }
+            }
+        }
+        Some(texts)
+    }
+
+    /// Whether `name` can be a name, and the problem where it cannot.
+    fn identifier(&mut self, code: &str, path: &str, field: &str, name: &str) -> bool {
+        let good = is_identifier(name);
+        if !good {
+            let message = format!(
+                "'{}' is no name: a letter, then letters, digits and '_', at most {NAME_CHARS}",
+                super::json::cut(name)
+            );
+            self.bad(code, path, field, message);
+        }
+        good
+    }
+
+    fn not_reserved(&mut self, code: &str, path: &str, name: &str) {
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("sqlite_") || lower.starts_with(OWN_PREFIX) {
+            let message =
+                format!("names that begin with 'sqlite_' or '{OWN_PREFIX}' are taken; rename it");
+            self.bad(code, path, "", message);
+        }
+    }
+
+    fn name_of_schema(&mut self, name: &str, kind: SchemaKind) {
+        if !self.identifier("schema.name.invalid", "name", "", name) {
+            return;
+        }
+        self.not_reserved("schema.name.reserved", "name", name);
+        let lower = name.to_ascii_lowercase();
+        if kind == SchemaKind::User && super::system::is_reserved(&lower) {
+            let message = format!(
+                "'{name}' is a system schema and comes by itself; relate to it, or choose another \
+                 name"
+            );
+            self.bad("schema.name.reserved", "name", "", message);
+        }
+        let stem = self.origin.file.as_deref().map(|file| file.trim_end_matches(".json"));
+        if let Some(stem) = stem.filter(|stem| *stem != name) {
+            let message = format!(
+                "the schema is named '{name}' but its file '{stem}.json': rename the file to \
+                 '{name}.json' or the schema to '{stem}'"
+            );
+            self.bad("schema.name.file_mismatch", "name", "", message);
+        }
+    }
+}
+
+/// `[A-Za-z][A-Za-z0-9_]{0,62}`.
+pub fn is_identifier(name: &str) -> bool {
+    name.len() <= NAME_CHARS
+        && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// The name of the column that holds a to-one relation's key.
+pub fn key_name(relation: &str) -> String {
+    format!("{relation}_id")
+}
+
+/// A field's column as [`FieldDef`] holds it before the catalog gives ids.
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn leaf(path: &str) -> &str {
+    path.rsplit(['.', '[']).next().unwrap_or(path)
+}
+
+/// `a, b or c`, cut where it grows long.
+pub(crate) fn list(names: &[&str]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [one] => (*one).to_owned(),
+        _ if names.len() > 12 => format!("{}, …", names[..12].join(", ")),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}
+
+/// The known word that a slip of the finger may have meant.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let lower = word.to_ascii_lowercase().replace('-', "_");
+    known.iter().copied().find(|candidate| {
+        let (a, b) = (lower.as_bytes(), candidate.as_bytes());
+        let prefix = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+        let rest = (a.len().saturating_sub(prefix), b.len().saturating_sub(prefix));
+        let suffix = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
+        let left = |total: usize| total.saturating_sub(prefix + suffix);
+        (rest == (0, 0)) || (left(a.len()) <= 1 && left(b.len()) <= 1 && b.len() > 2)
+    })
+}
+
+/// Used where a relation's kind is read and shown.
+pub(crate) fn kind_name(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::O2O => "o2o",
+        RelationKind::O2M => "o2m",
+        RelationKind::M2M => "m2m",
+    }
+}
+
+/// A column with nothing but a name and a type.
+pub(crate) fn plain_column(name: &str, ty: super::value::FieldType) -> Column {
+    Column {
+        id: super::schema::FieldId(0),
+        name: name.into(),
+        ty,
+        optional: false,
+        unique: false,
+        default: None,
+        sortable: true,
+        filterable: true,
+        enums: Vec::new(),
+        size: None,
+        automatic: false,
+        key_of: None,
+    }
+}
