@@ -2,6 +2,7 @@
 //!
 //! **Does not know:** subscriptions, sockets, principals, wire formats.
 
+pub mod accounts;
 pub mod read;
 pub mod tx;
 

@@ -1,0 +1,190 @@
+//! Passwords: argon2id, a few at a time behind a bounded queue.
+//!
+//! A hash takes 19 MiB and tens of milliseconds, so it is what an attacker would make a server do;
+//! only [`AT_ONCE`] run together and only [`WAITING`] wait, the rest is told to come back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argon2::password_hash::phc;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Kind, Result};
+
+/// Hashes computed at the same time: 38 MiB, and two cores at most kept from other work.
+pub const AT_ONCE: usize = 2;
+
+/// Hashes that may wait; more than about two seconds of work is not worth waiting for.
+pub const WAITING: usize = 64;
+
+/// Characters a password may have where one is set.
+pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
+
+/// A password's hash in PHC form. Its contents are shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+impl PasswordHash {
+    /// From the store.
+    pub(crate) fn stored(text: String) -> Self {
+        PasswordHash(text)
+    }
+
+    /// For the store, and for nothing else.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Hashes and verifies.
+pub struct Passwords {
+    running: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    /// Compared with when there is no user, so that both cost the same.
+    nobody: PasswordHash,
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passwords")
+    }
+}
+
+/// Gives the place in the queue back, also when the client left.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Passwords {
+    /// Hashes once, for the hash of nobody.
+    pub fn new() -> Result<Passwords> {
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random).map_err(Error::internal)?;
+        Ok(Passwords {
+            running: Arc::new(Semaphore::new(AT_ONCE)),
+            waiting: Arc::new(AtomicUsize::new(0)),
+            nobody: hash(&random)?,
+        })
+    }
+
+    /// 400 unless the password may be set.
+    pub fn check(password: &str) -> Result<()> {
+        // Bytes first: counting the characters of a long body is not worth it.
+        if password.len() > 4 * LENGTH.end() || !LENGTH.contains(&password.chars().count()) {
+            let (least, most) = (LENGTH.start(), LENGTH.end());
+            return Err(Error::bad(format!("password: must have {least} to {most} characters")));
+        }
+        Ok(())
+    }
+
+    /// The hash of a password that may be set; 400 if it may not, 503 when too many wait.
+    pub async fn hash(&self, password: &str) -> Result<PasswordHash> {
+        Self::check(password)?;
+        let password = password.as_bytes().to_vec();
+        self.run(move || hash(&password)).await
+    }
+
+    /// Whether the password is the one behind `stored`. `None`, an unreadable hash and a password
+    /// that nobody could have set cost the same as a wrong one and are `false`.
+    pub async fn verify(&self, password: &str, stored: Option<&PasswordHash>) -> Result<bool> {
+        let possible = Self::check(password).is_ok();
+        // An impossible one is cut, so that a body of megabytes costs no more either.
+        let password = if possible { password.as_bytes().to_vec() } else { b"-".to_vec() };
+        let known = stored.is_some() && possible;
+        let against = stored.unwrap_or(&self.nobody).clone();
+        let same = self.run(move || Ok(verify(&password, &against))).await?;
+        Ok(same && known)
+    }
+
+    async fn run<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.waiting.clone());
+        if before >= WAITING + AT_ONCE {
+            return Err(Error::new(Kind::Unavailable, "too many logins at once; try again soon"));
+        }
+        let permit = self.running.clone().acquire_owned().await.map_err(Error::internal)?;
+        tokio::task::spawn_blocking(move || {
+            let done = job();
+            // Held to the end of the work, even if nobody waits for it any more.
+            drop((permit, place));
+            done
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+}
+
+fn argon2() -> Result<Argon2<'static>> {
+    let params = Params::new(19 * 1024, 2, 1, None).map_err(Error::internal)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn hash(password: &[u8]) -> Result<PasswordHash> {
+    let hash: phc::PasswordHash = argon2()?.hash_password(password).map_err(Error::internal)?;
+    Ok(PasswordHash(hash.to_string()))
+}
+
+fn verify(password: &[u8], stored: &PasswordHash) -> bool {
+    let (Ok(argon2), Ok(stored)) = (argon2(), phc::PasswordHash::new(&stored.0)) else {
+        tracing::error!("a stored password hash cannot be read");
+        return false;
+    };
+    argon2.verify_password(password, &stored).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hashes_with_the_stated_cost_and_verifies() {
+        let passwords = Passwords::new().unwrap();
+        let hash = passwords.hash("correct horse").await.unwrap();
+        assert!(hash.expose().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.expose());
+        assert!(passwords.verify("correct horse", Some(&hash)).await.unwrap());
+        for wrong in ["correct horsf", "", "short", &"x".repeat(5_000), "-"] {
+            assert!(!passwords.verify(wrong, Some(&hash)).await.unwrap());
+            assert!(!passwords.verify(wrong, None).await.unwrap());
+        }
+        assert_eq!(format!("{hash:?}"), "PasswordHash(…)");
+    }
+
+    #[test]
+    fn length_is_counted_in_characters() {
+        for (good, password) in [
+            (false, "1234567".to_owned()),
+            (true, "12345678".to_owned()),
+            (true, "ä".repeat(8)),
+            (false, "ä".repeat(7)),
+            (true, "😀".repeat(256)),
+            (false, "x".repeat(257)),
+        ] {
+            assert_eq!(Passwords::check(&password).is_ok(), good, "{}", password.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded() {
+        let passwords = Arc::new(Passwords::new().unwrap());
+        passwords.waiting.store(WAITING + AT_ONCE, Ordering::Relaxed);
+        let error = passwords.hash("correct horse").await.unwrap_err();
+        assert_eq!(error.status(), 503);
+        assert_eq!(passwords.waiting.load(Ordering::Relaxed), WAITING + AT_ONCE);
+    }
+}
