@@ -132,10 +132,8 @@ impl Mapping {
             Some(one @ Json::String(_)) => std::slice::from_ref(one),
             _ => &[],
         };
-        let mut ours: Vec<Arc<str>> = theirs
-            .iter()
-            .filter_map(|role| self.roles.get(role.as_str()?).cloned())
-            .collect();
+        let mut ours: Vec<Arc<str>> =
+            theirs.iter().filter_map(|role| self.roles.get(role.as_str()?).cloned()).collect();
         ours.sort();
         ours.dedup();
         ours
@@ -208,7 +206,11 @@ impl Issuer {
         Ok((claims, expires))
     }
 
-    fn claims(&self, token: &str, keys: Vec<&jsonwebtoken::DecodingKey>) -> Result<Map<String, Json>> {
+    fn claims(
+        &self,
+        token: &str,
+        keys: Vec<&jsonwebtoken::DecodingKey>,
+    ) -> Result<Map<String, Json>> {
         let mut why = Error::unauthorized("bad token: unknown key");
         for key in keys {
             match jsonwebtoken::decode::<Map<String, Json>>(token, key, &self.validation) {
@@ -226,7 +228,8 @@ impl Issuer {
         if claims.get("iss").and_then(Json::as_str) != Some(&self.issuer) {
             return Err(Error::unauthorized("bad token: wrong 'iss'"));
         }
-        let ours = |aud: &Json| aud.as_str().is_some_and(|aud| self.audience.iter().any(|a| a == aud));
+        let ours =
+            |aud: &Json| aud.as_str().is_some_and(|aud| self.audience.iter().any(|a| a == aud));
         let meant = match claims.get("aud") {
             Some(Json::Array(list)) => list.iter().any(ours),
             Some(one) => ours(one),

@@ -51,7 +51,6 @@ impl Lifetimes {
 }
 
 /// The service. One for the server, shared.
-#[derive(Debug)]
 pub struct Auth {
     pub(super) store: Store,
     pub(super) directory: Arc<Directory>,
@@ -60,6 +59,12 @@ pub struct Auth {
     issuer: Option<Issuer>,
     lifetimes: Lifetimes,
     limiter: Arc<Limiter>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
 }
 
 /// What a login gives. Times are seconds since 1970.
@@ -206,10 +211,8 @@ impl Auth {
         let attempt = self.limiter.begin(login, address).await?;
         let name = login.to_owned();
         let account = self.store.read(move |reader| accounts::find(reader, &name)).await?;
-        let hash = account
-            .as_ref()
-            .and_then(|account| account.hash.clone())
-            .map(PasswordHash::stored);
+        let hash =
+            account.as_ref().and_then(|account| account.hash.clone()).map(PasswordHash::stored);
         // Hashed for an unknown or disabled user too, so that they take as long.
         let right = self.passwords.verify(password, hash.as_ref()).await?;
         let (Some(account), Some(hash), true) = (account.filter(|a| a.active), hash, right) else {
@@ -245,7 +248,8 @@ impl Auth {
                     hash.is_none_or(|hash| account.hash.as_deref() == Some(hash.expose()))
                 });
                 if same {
-                    let row = accounts::Session { id: session, user, refresh, created: now, expires };
+                    let row =
+                        accounts::Session { id: session, user, refresh, created: now, expires };
                     accounts::clean(tx, now)?;
                     accounts::open_session(tx, &row)?;
                     directory.forget_expired(now);

@@ -160,16 +160,16 @@ impl Auth {
             _ => None,
         };
         let listed = rows.iter().filter_map(|row| {
-            let Value::Uuid(id) = row.get(schema.primary) else {
+            let Value::Uuid(id) = *row.get(schema.primary) else {
                 return None;
             };
             let active = schema.column("active").map(|slot| row.get(slot));
             Some(Listed {
-                id: *id,
+                id,
                 username: text(row, "username").unwrap_or_default(),
                 email: text(row, "email"),
                 active: active == Some(&Value::Bool(true)),
-                roles: self.directory.roles(id).into_iter().map(|(_, name)| name).collect(),
+                roles: self.directory.roles(&id).into_iter().map(|(_, name)| name).collect(),
             })
         });
         Ok(listed.collect())

@@ -40,7 +40,10 @@ pub struct Account {
 pub enum Refresh {
     Good(Session),
     /// It was used before: somebody has stolen it, or whoever holds its successor has.
-    Used { session: Uuid, user: Uuid },
+    Used {
+        session: Uuid,
+        user: Uuid,
+    },
     Unknown,
 }
 

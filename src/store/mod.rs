@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod read;
+mod stubs;
 pub mod tx;
 
 use std::path::PathBuf;
