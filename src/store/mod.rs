@@ -3,6 +3,7 @@
 //! **Does not know:** subscriptions, sockets, principals, wire formats.
 
 pub mod accounts;
+pub mod functions;
 pub mod read;
 mod stubs;
 pub mod tx;
