@@ -239,8 +239,7 @@ impl Bodies {
         }
         let Some((row, related)) = told_state(commit, &commit.changes[at]) else { return true };
         let start = self.bytes.len();
-        let encoded =
-            catch_unwind(AssertUnwindSafe(|| body.encode(row, related, &mut self.bytes)));
+        let encoded = catch_unwind(AssertUnwindSafe(|| body.encode(row, related, &mut self.bytes)));
         self.ranges[at] = start..self.bytes.len();
         encoded.is_ok()
     }

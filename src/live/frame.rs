@@ -61,7 +61,8 @@ pub fn bare_close() -> Bytes {
 }
 
 fn cut(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(REASON_BYTES)]
+    let ends = reason.char_indices().map(|(at, char)| at + char.len_utf8());
+    &reason[..ends.take_while(|end| *end <= REASON_BYTES).last().unwrap_or(0)]
 }
 
 #[cfg(test)]

@@ -152,6 +152,12 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// Whether a close is all that is left.
+    pub fn ended(&self) -> Option<Close> {
+        let state = self.lock();
+        state.end.clone().filter(|_| state.queue.is_empty())
+    }
+
     /// Frames and bytes that wait.
     pub fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
@@ -173,8 +179,7 @@ mod tests {
     use super::*;
 
     fn outbox(frames: usize, bytes: usize) -> Arc<Outbox> {
-        let limits =
-            Limits { outbox_frames: frames, outbox_bytes: bytes, ..Limits::default() };
+        let limits = Limits { outbox_frames: frames, outbox_bytes: bytes, ..Limits::default() };
         Outbox::new(&limits, Close::new(4408, "slow"))
     }
 

@@ -25,7 +25,8 @@ pub struct Subscriber {
     pub(super) request: Request,
     pub(super) key: Option<Key>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) hold: Option<Hold>,
+    /// Keeps the plan's relation paths wanted.
+    _hold: Option<Hold>,
     plan: PlanId,
     group: usize,
     seat: usize,
@@ -112,7 +113,7 @@ impl Registry {
             self.expiries.insert((expires, id));
         }
         self.subscribers
-            .insert(id, Subscriber { request, key, outbox, hold, plan, group, seat });
+            .insert(id, Subscriber { request, key, outbox, _hold: hold, plan, group, seat });
     }
 
     /// Takes a subscription out; its plan goes with the last listener.

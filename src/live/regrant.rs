@@ -197,9 +197,8 @@ fn lost(error: Error) -> Error {
 fn reads(catalog: &Catalog, schema: &Schema, paths: &Paths, changed: &HashSet<SchemaId>) -> bool {
     changed.contains(&schema.id)
         || paths.0.iter().any(|(name, deeper)| {
-            let target = schema
-                .relation(name)
-                .and_then(|at| catalog.get(schema.relations[at].target));
+            let target =
+                schema.relation(name).and_then(|at| catalog.get(schema.relations[at].target));
             // A path that cannot be followed is looked at anew, to be safe.
             target.is_none_or(|target| reads(catalog, target, deeper, changed))
         })
