@@ -6,6 +6,7 @@
 //!
 //! **Does not know:** sockets, dialects' wire formats.
 
+mod check;
 pub mod directory;
 pub mod grant;
 pub mod issuer;
@@ -14,6 +15,7 @@ pub mod limiter;
 pub mod password;
 pub mod present;
 pub mod principal;
+pub mod rules;
 pub mod service;
 pub mod token;
 pub mod users;

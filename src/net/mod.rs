@@ -5,4 +5,3 @@ pub mod clients;
 pub mod http;
 pub mod socket;
 pub mod stream;
-mod wire;

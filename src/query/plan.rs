@@ -1,0 +1,189 @@
+//! One compile step for lists and the stream.
+
+use std::sync::Arc;
+
+use crate::auth::grant::{self, Action, Alternative, Grant};
+use crate::auth::principal::Principal;
+use crate::error::{Error, Result};
+use crate::filter::{Predicate, ast, compile, eval};
+use crate::limits::Limits;
+use crate::model::catalog::Catalog;
+use crate::model::change::Row;
+use crate::model::related::{Paths, Related};
+use crate::model::schema::{FieldRef, Schema, Slot};
+use crate::model::value::Value;
+
+use super::body::Body;
+use super::shape::Shaper;
+use super::sight::{Sight, Visible};
+use super::{Ask, key, select, sort, unknown};
+
+/// A compiled question: which records, and what of them. Shared by all who may see the same.
+#[derive(Debug)]
+pub struct Plan {
+    pub catalog: Arc<Catalog>,
+    pub schema: Arc<Schema>,
+    /// Client's filter AND (one of the alternatives that count).
+    pub filter: Predicate,
+    /// Column and whether it descends, as asked; empty where nothing was.
+    pub sort: Vec<(Slot, bool)>,
+    pub body: Arc<Body>,
+    /// Relations that `filter` and `body` read.
+    pub paths: Paths,
+    /// Equal for plans that match and show the same; holds filter, grant, projection.
+    pub key: Arc<[u8]>,
+}
+
+impl Plan {
+    /// Checks `ask` against the schema and what `principal` may read. Errors are those of
+    /// SEMANTICS 8, 9 and 11: no such schema (401 for guests), 401/403 no grant, 400 the rest.
+    pub fn compile(
+        catalog: &Arc<Catalog>,
+        principal: &Principal,
+        limits: &Limits,
+        ask: &Ask,
+    ) -> Result<Plan> {
+        let schema = grant::schema(catalog, principal, &ask.schema, Action::Read)?;
+        let grant = grant::require(catalog, &schema, principal, Action::Read)?;
+        let sight = Sight::new(catalog, principal);
+
+        let tree = match &ask.filter {
+            Some(filter) => Some(ast::parse(filter, limits, ask.untyped).map_err(in_filter)?),
+            None => None,
+        };
+        let sorted = sort::parse(ask.sort.as_deref().unwrap_or_default(), limits)?;
+        let named: Vec<&str> = tree.iter().flat_map(|tree| tree.fields()).collect();
+        let names = named.into_iter().chain(sorted.iter().map(|(name, _)| *name));
+        let narrow = Narrow::new(&sight, &schema, &grant, names);
+
+        let asked = match &tree {
+            Some(tree) => {
+                compile::compile(tree, catalog, &schema, &narrow, limits).map_err(in_filter)?
+            }
+            None => Predicate::ALL,
+        };
+        let sort = narrow.sort(&schema, &sorted)?;
+        let filter = Predicate::and([asked, narrow.filter()]);
+
+        let wanted = select::parse(ask.select.as_deref().unwrap_or_default(), limits)?;
+        let shaper = Shaper { sight: &sight, limits };
+        let shape = shaper.root(&schema, &grant, wanted.as_ref())?;
+
+        let shown = shape.paths(catalog);
+        let mut bytes = Vec::new();
+        key::shape(&shape, &mut bytes);
+        key::versions(catalog, &schema, &shown, &mut bytes);
+        let body = Body { key: bytes.as_slice().into(), catalog: catalog.clone(), shape };
+
+        let mut paths = filter.paths(catalog, &schema);
+        paths.merge(&shown);
+        let mut bytes = Vec::new();
+        key::predicate(&filter, &mut bytes);
+        key::versions(catalog, &schema, &paths, &mut bytes);
+        key::block(&body.key, &mut bytes);
+        Ok(Plan {
+            catalog: catalog.clone(),
+            schema,
+            filter,
+            sort,
+            body: Arc::new(body),
+            paths,
+            key: bytes.into(),
+        })
+    }
+
+    /// Whether filter and grant are TRUE for the row; `related` must hold [`Plan::paths`].
+    pub fn matches(&self, row: &Row, related: &dyn Related) -> bool {
+        eval::matches(&self.filter, &self.catalog, &self.schema, row, related)
+    }
+}
+
+/// An id as a URL gives it → a primary key of `schema`. 400 where it cannot be one.
+pub fn parse_key(schema: &Schema, text: &str) -> Result<Value> {
+    let column = schema.primary_column();
+    let wrong = |why| Error::bad(format!("invalid id '{}': {why}", crate::error::clip(text)));
+    match Value::from_text(text, column) {
+        Ok(Value::Null) => Err(wrong("there is none".to_owned())),
+        Ok(key) => Ok(key),
+        Err(why) => Err(wrong(why)),
+    }
+}
+
+fn in_filter(error: Error) -> Error {
+    Error { message: format!("invalid filter: {}", error.message), ..error }
+}
+
+/// The alternatives that count for a request.
+struct Narrow<'a> {
+    sight: &'a Sight<'a>,
+    counting: Vec<&'a Alternative>,
+}
+
+impl<'a> Narrow<'a> {
+    /// `names`: the own fields that filter, sort and watch name, in the order they are checked.
+    /// Each leaves the alternatives that hold it. The first that would leave none changes nothing:
+    /// no alternative that counts holds it, so it is met as unknown where it is checked.
+    fn new<'n>(
+        sight: &'a Sight<'a>,
+        schema: &Schema,
+        grant: &'a Grant,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Self {
+        let mut counting: Vec<&Alternative> = grant.alternatives.iter().collect();
+        for field in names.filter_map(|name| schema.field(name)) {
+            let mut left = counting.clone();
+            left.retain(|held| held.fields.has(field));
+            if left.is_empty() {
+                break;
+            }
+            counting = left;
+        }
+        Narrow { sight, counting }
+    }
+
+    fn holds(&self, field: FieldRef) -> bool {
+        self.counting.iter().any(|held| held.fields.has(field))
+    }
+
+    fn filter(&self) -> Predicate {
+        Predicate::or(self.counting.iter().map(|held| held.filter.clone()))
+    }
+
+    fn sort(&self, schema: &Schema, names: &[(&str, bool)]) -> Result<Vec<(Slot, bool)>> {
+        let mut sorted: Vec<(Slot, bool)> = Vec::with_capacity(names.len());
+        for (name, descending) in names {
+            let field = schema.field(name).filter(|field| self.holds(*field));
+            let field = field.ok_or_else(|| unknown("sort", name))?;
+            let slot = sort::column(schema, field).filter(|slot| sort::sortable(schema, *slot));
+            let slot = slot.ok_or_else(|| {
+                Error::bad(format!("invalid sort: '{}' is not sortable", crate::error::clip(name)))
+            })?;
+            // An order over keys that are partly hidden would tell what the hidden ones are.
+            if let Some(relation) = schema.columns[slot].key_of {
+                let target = self.sight.catalog.get(schema.relations[relation].target);
+                let visible = target.map(|target| self.sight.visible(target));
+                if !matches!(visible, Some(Visible::All)) {
+                    return Err(unknown("sort", name));
+                }
+            }
+            if !sorted.iter().any(|(known, _)| *known == slot) {
+                sorted.push((slot, *descending));
+            }
+        }
+        Ok(sorted)
+    }
+}
+
+impl compile::Reader for Narrow<'_> {
+    fn own(&self, _: &Schema, field: FieldRef) -> bool {
+        self.holds(field)
+    }
+
+    fn hop(&self, target: &Schema, field: FieldRef) -> Option<Option<Arc<Predicate>>> {
+        match self.sight.visible_field(target, field)? {
+            Visible::All => Some(None),
+            Visible::None => Some(Some(Arc::new(Predicate::NONE))),
+            Visible::When(filter) => Some(Some(filter)),
+        }
+    }
+}
