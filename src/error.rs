@@ -16,6 +16,8 @@ pub enum Kind {
     Method {
         allow: &'static str,
     },
+    /// The path is a WebSocket's; the request is none.
+    Upgrade,
     /// A required reference stands in the way.
     Conflict,
     TooLarge,
@@ -131,6 +133,7 @@ impl Error {
             Kind::Gone => 410,
             Kind::TooLarge => 413,
             Kind::Unprocessable => 422,
+            Kind::Upgrade => 426,
             Kind::Limited { .. } => 429,
             Kind::Internal => 500,
             Kind::Unavailable => 503,
@@ -142,6 +145,7 @@ impl Error {
         match self.kind {
             Kind::Bad
             | Kind::Method { .. }
+            | Kind::Upgrade
             | Kind::TooLarge
             | Kind::Unprocessable
             | Kind::Conflict => 4400,

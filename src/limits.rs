@@ -115,6 +115,12 @@ bounds! {
     message_records: usize = 1_000, 1 => 100_000;
     /// Bytes in one message; longer ones are cut between records.
     frame_bytes: usize = MIB, KIB => 64 * MIB;
+    /// Bytes of commits that may wait to be told; beyond it every subscription ends (4408).
+    tail_bytes: usize = 256 * MIB, MIB => 65536 * MIB;
+    /// A WebSocket that takes no byte for so long is ended.
+    write_time: Duration = seconds(30), Duration::from_millis(100) => seconds(3600);
+    /// How long a WebSocket's closing handshake may take.
+    close_time: Duration = seconds(2), Duration::from_millis(100) => seconds(60);
     /// Open connections, all clients together: descriptors and memory.
     connections: usize = 50_000, 1 => 10_000_000;
     /// Open connections of one address or user (loopback and admins exempt).

@@ -5,3 +5,4 @@ pub mod clients;
 pub mod http;
 pub mod socket;
 pub mod stream;
+mod wire;

@@ -1,1 +1,136 @@
-//! One task per WebSocket: drains its outbox, reads within limits, pings, closes with a code.
+//! The realtime endpoint's connections: handshake, refusal, life.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_tungstenite::tungstenite::handshake::derive_accept_key;
+use hyper_util::rt::TokioIo;
+
+use crate::auth::principal::Principal;
+use crate::dialects::fastschema::realtime::{self, Native};
+use crate::error::{Error, Kind, Result};
+use crate::limits::Limits;
+use crate::live::{self, Close, Live, Outbox, Subscription};
+
+use super::stream::Stream;
+use super::wire::Wire;
+
+/// Answers a request for the realtime endpoint, whose connection must be served
+/// `with_upgrades()` over a [`Stream`]. `principal` is what became of the request's credentials.
+///
+/// A 101 comes after the subscription is active: what commits from then on is delivered. Every
+/// refusal completes the handshake and closes with code and reason, because a browser cannot read
+/// an HTTP status; the socket lives on in a task of its own.
+///
+/// # Errors
+/// As HTTP: 405, 426 without an upgrade, 400 for a broken one; 401, 403 and 429 for a client that
+/// neither sent `Origin` nor offered the subprotocol, and so is no browser.
+pub async fn accept<B>(
+    mut request: Request<B>,
+    principal: Result<Arc<Principal>>,
+    live: &Live,
+    limits: &Arc<Limits>,
+) -> Result<Response<Full<Bytes>>> {
+    if request.method() != Method::GET {
+        return Err(Error::new(Kind::Method { allow: "GET" }, "the realtime endpoint takes GET"));
+    }
+    let headers = request.headers();
+    if !hyper_tungstenite::is_upgrade_request(&request) {
+        return Err(Error::new(Kind::Upgrade, "this is a WebSocket: connect with one"));
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+        return Err(Error::bad("Sec-WebSocket-Key is missing"));
+    };
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(Error::new(Kind::Upgrade, "use version 13 of the WebSocket protocol"));
+    }
+    let browser = from_browser(headers);
+    let switching = switching(headers, key);
+    let upgrade = hyper::upgrade::on(&mut request);
+
+    let outbox = Outbox::new(limits, overflow());
+    let subscription = match subscribe(&request, principal, live, limits, &outbox).await {
+        Ok(subscription) => Some(subscription),
+        Err(error) => {
+            let as_http =
+                matches!(error.kind, Kind::Unauthorized | Kind::Forbidden | Kind::Limited { .. });
+            if as_http && !browser {
+                return Err(error);
+            }
+            outbox.close(realtime::refusal(&error));
+            None
+        }
+    };
+    tokio::spawn(live_on(upgrade, outbox, subscription, limits.clone()));
+    Ok(switching)
+}
+
+async fn subscribe<B>(
+    request: &Request<B>,
+    principal: Result<Arc<Principal>>,
+    live: &Live,
+    limits: &Limits,
+    outbox: &Arc<Outbox>,
+) -> Result<Subscription> {
+    let principal = principal?;
+    let wish = realtime::wish(request.uri().query().unwrap_or_default(), limits)?;
+    let request = live::Request {
+        ask: wish.ask,
+        events: wish.events,
+        id: wish.id,
+        encoder: Arc::new(Native),
+        principal,
+    };
+    live.subscribe(request, outbox.clone()).await
+}
+
+/// The socket's life after the 101; the subscription ends with it.
+async fn live_on(
+    upgrade: hyper::upgrade::OnUpgrade,
+    outbox: Arc<Outbox>,
+    subscription: Option<Subscription>,
+    limits: Arc<Limits>,
+) {
+    let upgraded = match tokio::time::timeout(limits.head_time, upgrade).await {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(error)) => return tracing::debug!("upgrade failed: {error}"),
+        Err(_) => return tracing::debug!("the client did not take the 101 in time"),
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+        return tracing::error!("a WebSocket over something else than a client's stream");
+    };
+    let stream = parts.io.into_inner().unbounded();
+    Wire::new(stream, &parts.read_buf, outbox, limits).run().await;
+    drop(subscription);
+}
+
+/// A browser sends `Origin`, and can show a token only as a subprotocol.
+fn from_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+}
+
+fn switching(headers: &HeaderMap, key: &HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    // The derived key is base64: always a valid value.
+    if let Ok(key) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        answer.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    }
+    if headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        answer.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(realtime::SUBPROTOCOL),
+        );
+    }
+    response
+}
+
+fn overflow() -> Close {
+    Close::new(4408, "realtime.content: too slow: messages would have been lost")
+}

@@ -1,0 +1,275 @@
+//! A commit's messages: matched, encoded once, shared, offered.
+//!
+//! Everything here is per plan, per projection or per encoder; per subscriber there is one offer
+//! of frames that exist already.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+
+use crate::limits::Limits;
+use crate::model::change::{Change, Commit, Op, Row};
+use crate::model::related::{Key, Related};
+use crate::query::Body;
+
+use super::message::{Event, Message, Records};
+use super::outbox::Offer;
+use super::registry::{BodyId, EncoderId, Entry, Group, PlanId, Registry};
+
+const EVENTS: [Event; 3] = [Event::Create, Event::Update, Event::Delete];
+
+/// Working memory, kept from commit to commit.
+pub struct Fanout {
+    message_records: usize,
+    frame_bytes: usize,
+    found: Vec<Found>,
+    bodies: Bodies,
+    frames: Frames,
+    failed: Vec<PlanId>,
+}
+
+/// A plan matches a change. Ordered so that plans of one body, and changes of one plan, follow
+/// each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    body: BodyId,
+    plan: PlanId,
+    /// Index in the commit.
+    change: usize,
+}
+
+/// The records of a commit as one body shows them.
+#[derive(Default)]
+struct Bodies {
+    bytes: Vec<u8>,
+    /// By index of the change; empty where not encoded (a record never is).
+    ranges: Vec<Range<usize>>,
+}
+
+/// Frames already made of those records.
+#[derive(Default)]
+struct Frames {
+    made: Vec<Bytes>,
+    known: Vec<Known>,
+}
+
+/// `made[frames]` is what `encoder` makes of `changes` under `event`.
+struct Known {
+    encoder: EncoderId,
+    event: Event,
+    single: bool,
+    changes: Vec<usize>,
+    frames: Range<usize>,
+}
+
+impl Fanout {
+    pub fn new(limits: &Limits) -> Self {
+        Fanout {
+            message_records: limits.message_records.max(1),
+            frame_bytes: limits.frame_bytes,
+            found: Vec::new(),
+            bodies: Bodies::default(),
+            frames: Frames::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Tells every subscriber its messages of this commit. Gives the plans that panicked: what
+    /// their subscribers should have heard is unknown.
+    pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<PlanId> {
+        self.find(registry, commit);
+        self.found.sort_unstable();
+        let found = std::mem::take(&mut self.found);
+        for run in found.chunk_by(|a, b| a.body == b.body) {
+            self.tell_body(registry, commit, run);
+        }
+        self.found = found;
+        self.found.clear();
+        // A large commit must not hold its memory for ever.
+        self.bodies.bytes.shrink_to(self.frame_bytes);
+        std::mem::take(&mut self.failed)
+    }
+
+    fn find(&mut self, registry: &Registry, commit: &Commit) {
+        for (at, change) in commit.changes.iter().enumerate() {
+            let Some((row, related)) = told_state(commit, change) else { continue };
+            let event = Event::of(change.op);
+            for &id in registry.candidates(change) {
+                let Some(entry) = registry.plan(id) else { continue };
+                if !entry.events.has(event) || !concerns(entry, change) {
+                    continue;
+                }
+                // A row of another layout must never be read through this plan.
+                if entry.plan.schema.version != change.schema_version {
+                    self.failed.push(id);
+                    continue;
+                }
+                let matches = AssertUnwindSafe(|| entry.plan.matches(row, related));
+                match catch_unwind(matches) {
+                    Ok(true) => self.found.push(Found { body: entry.body, plan: id, change: at }),
+                    Ok(false) => {}
+                    Err(_) => self.failed.push(id),
+                }
+            }
+        }
+    }
+
+    /// Tells the plans that show the same of a record.
+    fn tell_body(&mut self, registry: &Registry, commit: &Commit, run: &[Found]) {
+        let Some(body) = registry.body(run[0].body) else { return };
+        self.bodies.start(commit.changes.len());
+        self.frames.start();
+        for found in run {
+            if !self.bodies.encode(body, commit, found.change) {
+                self.failed.extend(run.iter().map(|found| found.plan));
+                return;
+            }
+        }
+        for hits in run.chunk_by(|a, b| a.plan == b.plan) {
+            if let Some(entry) = registry.plan(hits[0].plan)
+                && !self.failed.contains(&hits[0].plan)
+            {
+                self.tell_plan(entry, commit, hits);
+            }
+        }
+    }
+
+    fn tell_plan(&mut self, entry: &Entry, commit: &Commit, hits: &[Found]) {
+        let mut changes: [Vec<usize>; 3] = Default::default();
+        for hit in hits {
+            changes[Event::of(commit.changes[hit.change].op) as usize].push(hit.change);
+        }
+        for &group in &entry.open {
+            self.tell_group(&entry.groups[group], commit.position, &changes);
+        }
+        if entry.by_key.is_empty() {
+            return;
+        }
+        for hit in hits {
+            let change = &commit.changes[hit.change];
+            let mut one: [Vec<usize>; 3] = Default::default();
+            one[Event::of(change.op) as usize].push(hit.change);
+            let groups = Key::of(&change.key).and_then(|key| entry.by_key.get(&key));
+            for &group in groups.into_iter().flatten() {
+                self.tell_group(&entry.groups[group], commit.position, &one);
+            }
+        }
+    }
+
+    fn tell_group(&mut self, group: &Group, position: u64, changes: &[Vec<usize>; 3]) {
+        if group.seats.is_empty() {
+            return;
+        }
+        let mut parts = EVENTS
+            .into_iter()
+            .filter(|event| group.events.has(*event) && !changes[*event as usize].is_empty());
+        let Some(first) = parts.next() else { return };
+        let range = self.frames(group, first, &changes[first as usize]);
+        match parts.next() {
+            None => offer(group, position, &self.frames.made[range]),
+            Some(second) => {
+                let mut all = self.frames.made[range].to_vec();
+                for event in std::iter::once(second).chain(parts) {
+                    let range = self.frames(group, event, &changes[event as usize]);
+                    all.extend_from_slice(&self.frames.made[range]);
+                }
+                offer(group, position, &all);
+            }
+        }
+    }
+
+    /// The frames of one event for a group, made once per body, encoder and set of changes.
+    fn frames(&mut self, group: &Group, event: Event, changes: &[usize]) -> Range<usize> {
+        let single = group.key.is_some();
+        let known = self.frames.known.iter().find(|known| {
+            known.encoder == group.encoder_id
+                && known.event == event
+                && known.single == single
+                && known.changes == changes
+        });
+        if let Some(known) = known {
+            return known.frames.clone();
+        }
+        let start = self.frames.made.len();
+        let ranges: Vec<_> = changes.iter().map(|at| self.bodies.ranges[*at].clone()).collect();
+        let mut rest = ranges.as_slice();
+        while !rest.is_empty() {
+            let (records, after) = rest.split_at(match event {
+                Event::Create => 1,
+                Event::Update | Event::Delete => self.message_length(rest),
+            });
+            rest = after;
+            let records = Records { bytes: &self.bodies.bytes, ranges: records };
+            self.frames.made.push(group.encoder.frame(&Message { event, single, records }));
+        }
+        let frames = start..self.frames.made.len();
+        self.frames.known.push(Known {
+            encoder: group.encoder_id,
+            event,
+            single,
+            changes: changes.to_vec(),
+            frames: frames.clone(),
+        });
+        frames
+    }
+
+    /// How many of the records one message may carry; at least one.
+    fn message_length(&self, ranges: &[Range<usize>]) -> usize {
+        let mut bytes = 0;
+        let fits = |range: &&Range<usize>| {
+            bytes += range.len() + 1;
+            bytes <= self.frame_bytes
+        };
+        ranges.iter().take(self.message_records).take_while(fits).count().max(1)
+    }
+}
+
+impl Bodies {
+    fn start(&mut self, changes: usize) {
+        self.bytes.clear();
+        self.ranges.clear();
+        self.ranges.resize(changes, 0..0);
+    }
+
+    /// `false` if the body panicked.
+    fn encode(&mut self, body: &Body, commit: &Commit, at: usize) -> bool {
+        if !self.ranges[at].is_empty() {
+            return true;
+        }
+        let Some((row, related)) = told_state(commit, &commit.changes[at]) else { return true };
+        let start = self.bytes.len();
+        let encoded = catch_unwind(AssertUnwindSafe(|| body.encode(row, related, &mut self.bytes)));
+        self.ranges[at] = start..self.bytes.len();
+        encoded.is_ok()
+    }
+}
+
+impl Frames {
+    fn start(&mut self) {
+        self.made.clear();
+        self.known.clear();
+    }
+}
+
+/// The state that is told of a change (SEMANTICS 6): the last one for a delete, else the new one.
+fn told_state<'a>(commit: &'a Commit, change: &'a Change) -> Option<(&'a Row, &'a dyn Related)> {
+    Some(match change.op {
+        Op::Create | Op::Update => (change.after.as_deref()?, &commit.related.after),
+        Op::Delete => (change.before.as_deref()?, &commit.related.before),
+    })
+}
+
+/// Whether someone listens to this plan for more than single records, or for this very one.
+fn concerns(entry: &Entry, change: &Change) -> bool {
+    !entry.open.is_empty()
+        || Key::of(&change.key).is_some_and(|key| entry.by_key.contains_key(&key))
+}
+
+fn offer(group: &Group, position: u64, frames: &[Bytes]) {
+    for seat in &group.seats {
+        if seat.outbox.offer(position, frames) == Offer::Overflowed {
+            tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
+        }
+    }
+}

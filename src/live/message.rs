@@ -1,0 +1,90 @@
+//! What a subscription may be told, before a dialect gives it a form.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::model::change::Op;
+
+use super::outbox::Close;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    Create,
+    Update,
+    Delete,
+}
+
+impl Event {
+    pub fn of(op: Op) -> Self {
+        match op {
+            Op::Create => Event::Create,
+            Op::Update => Event::Update,
+            Op::Delete => Event::Delete,
+        }
+    }
+}
+
+/// A set of events: those a subscription asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Events(u8);
+
+impl Events {
+    pub const NONE: Events = Events(0);
+    pub const ALL: Events = Events(0b111);
+
+    pub fn only(event: Event) -> Self {
+        Events(1 << event as u8)
+    }
+
+    pub fn has(self, event: Event) -> bool {
+        self.0 & (1 << event as u8) != 0
+    }
+
+    pub fn with(self, other: Events) -> Self {
+        Events(self.0 | other.0)
+    }
+}
+
+/// One message of a commit to the subscriptions that share it.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub event: Event,
+    /// Whether the subscription is for one record (`id`): the dialect may send it bare.
+    pub single: bool,
+    pub records: Records<'a>,
+}
+
+/// Encoded records, in commit order; never empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) ranges: &'a [Range<usize>],
+}
+
+impl<'a> Records<'a> {
+    /// Each record as a JSON object.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
+        self.ranges.iter().map(move |range| &bytes[range.clone()])
+    }
+
+    /// Bytes of all records together.
+    pub fn bytes(&self) -> usize {
+        self.ranges.iter().map(|range| range.len()).sum()
+    }
+}
+
+/// A dialect's way of writing messages. Pure: the same message gives the same bytes, which all
+/// subscribers of one encoder share.
+pub trait Encode: Send + Sync {
+    /// Encoders of the same name write the same bytes.
+    fn name(&self) -> &'static str;
+
+    /// The message as it goes over the wire, framing included (see [`super::frame`]).
+    fn frame(&self, message: &Message<'_>) -> Bytes;
+
+    /// How a subscription's end is told.
+    fn close(&self, error: &Error) -> Close;
+}

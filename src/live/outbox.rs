@@ -1,0 +1,255 @@
+//! A connection's bounded queue of frames.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use crate::limits::Limits;
+
+/// How a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    pub code: u16,
+    /// Cut to 123 bytes when sent.
+    pub reason: Arc<str>,
+}
+
+impl Close {
+    pub fn new(code: u16, reason: impl Into<Arc<str>>) -> Self {
+        Close { code, reason: reason.into() }
+    }
+}
+
+/// What became of offered frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    Taken,
+    /// They did not fit: the outbox ends here, with its overflow close.
+    Overflowed,
+    /// The outbox had ended before.
+    Ended,
+}
+
+/// Filled by the matcher, drained by the connection's own task. Neither waits for the other
+/// longer than it takes to move a few pointers.
+///
+/// An empty outbox takes one commit of any size; the bounds hold for what queues up behind it.
+/// So a reader that keeps up is never closed for the size of a bulk write, and memory stays
+/// bounded by one commit (whose bytes all its readers share) and the bounds.
+#[derive(Debug)]
+pub struct Outbox {
+    max_frames: usize,
+    max_bytes: usize,
+    overflow: Close,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Bytes>,
+    /// Bytes in `queue`.
+    bytes: usize,
+    /// The commit that found the outbox empty, and how much of `queue`'s head is still its.
+    free_position: u64,
+    free_frames: usize,
+    free_bytes: usize,
+    end: Option<Close>,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// `overflow`: how a reader too slow for its bounds is told.
+    pub fn new(limits: &Limits, overflow: Close) -> Arc<Self> {
+        Arc::new(Outbox {
+            max_frames: limits.outbox_frames,
+            max_bytes: limits.outbox_bytes,
+            overflow,
+            state: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues the frames of the commit at `position` and wakes the connection's task; never waits
+    /// for it. All are taken, or none.
+    pub fn offer(&self, position: u64, frames: &[Bytes]) -> Offer {
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return Offer::Ended;
+        }
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        if state.queue.is_empty() {
+            (state.free_frames, state.free_bytes) = (0, 0);
+            state.free_position = position;
+        }
+        if state.free_position == position {
+            state.free_frames += frames.len();
+            state.free_bytes += bytes;
+        } else if state.queue.len() - state.free_frames + frames.len() > self.max_frames
+            || state.bytes - state.free_bytes + bytes > self.max_bytes
+        {
+            // What was queued would come too late to be of use: the reader has to start anew.
+            state.queue = VecDeque::new();
+            (state.bytes, state.free_frames, state.free_bytes) = (0, 0, 0);
+            state.end = Some(self.overflow.clone());
+            wake(state);
+            return Offer::Overflowed;
+        }
+        state.bytes += bytes;
+        state.queue.extend(frames.iter().cloned());
+        wake(state);
+        Offer::Taken
+    }
+
+    /// Ends the outbox once what waits is drained. The first end counts.
+    pub fn close(&self, close: Close) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.end = Some(close);
+            wake(state);
+        }
+    }
+
+    /// Moves frames to `out` until that holds `frames` frames or `bytes` bytes. Ready with `None`
+    /// if any were moved, with the end once all were; pending, and the task told later, if
+    /// nothing waits.
+    pub fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        out: &mut VecDeque<Bytes>,
+        frames: usize,
+        bytes: usize,
+    ) -> Poll<Option<Close>> {
+        let mut state = self.lock();
+        let mut moved = 0;
+        let before = out.len();
+        while out.len() < frames && moved < bytes {
+            let Some(frame) = state.queue.pop_front() else { break };
+            moved += frame.len();
+            if state.free_frames > 0 {
+                state.free_frames -= 1;
+                state.free_bytes -= frame.len();
+            }
+            out.push_back(frame);
+        }
+        state.bytes -= moved;
+        if out.len() > before {
+            return Poll::Ready(None);
+        }
+        if state.queue.is_empty()
+            && let Some(end) = &state.end
+        {
+            return Poll::Ready(Some(end.clone()));
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether a close is all that is left.
+    pub fn ended(&self) -> Option<Close> {
+        let state = self.lock();
+        state.end.clone().filter(|_| state.queue.is_empty())
+    }
+
+    /// Frames and bytes that wait.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.len(), state.bytes)
+    }
+}
+
+/// Wakes outside the lock, once per time the task went to sleep.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(frames: usize, bytes: usize) -> Arc<Outbox> {
+        let limits = Limits { outbox_frames: frames, outbox_bytes: bytes, ..Limits::default() };
+        Outbox::new(&limits, Close::new(4408, "slow"))
+    }
+
+    fn take(outbox: &Outbox, frames: usize) -> (usize, Poll<Option<Close>>) {
+        let mut out = VecDeque::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = outbox.poll_take(&mut cx, &mut out, frames, usize::MAX);
+        (out.len(), polled)
+    }
+
+    fn frames(n: usize) -> Vec<Bytes> {
+        vec![Bytes::from_static(b"0123456789"); n]
+    }
+
+    #[test]
+    fn an_empty_outbox_takes_one_commit_of_any_size() {
+        let outbox = outbox(2, 1 << 20);
+        assert_eq!(outbox.offer(1, &frames(10)), Offer::Taken);
+        assert_eq!(outbox.offer(1, &frames(10)), Offer::Taken, "the same commit");
+        assert_eq!(outbox.offer(2, &frames(2)), Offer::Taken, "the bounds begin behind it");
+        assert_eq!(take(&outbox, 15).0, 15);
+        assert_eq!(outbox.offer(3, &frames(1)), Offer::Overflowed);
+        assert_eq!(take(&outbox, 99), (0, Poll::Ready(Some(Close::new(4408, "slow")))));
+        assert_eq!(outbox.offer(4, &frames(1)), Offer::Ended);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let outbox = outbox(100, 25);
+        assert_eq!(outbox.offer(1, &frames(5)), Offer::Taken);
+        assert_eq!(outbox.offer(2, &frames(2)), Offer::Taken);
+        assert_eq!(outbox.offer(3, &frames(1)), Offer::Overflowed);
+    }
+
+    #[test]
+    fn drained_it_is_as_new() {
+        let outbox = outbox(1, 10);
+        for position in 1..10 {
+            assert_eq!(outbox.offer(position, &frames(3)), Offer::Taken);
+            assert_eq!(take(&outbox, 99).0, 3);
+            assert_eq!(outbox.waiting(), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_close_comes_after_what_waits() {
+        let outbox = outbox(9, 999);
+        outbox.offer(1, &frames(2));
+        outbox.close(Close::new(4401, "first"));
+        outbox.close(Close::new(1001, "second"));
+        assert_eq!(take(&outbox, 99), (2, Poll::Ready(None)));
+        assert_eq!(take(&outbox, 99), (0, Poll::Ready(Some(Close::new(4401, "first")))));
+    }
+
+    #[test]
+    fn a_sleeping_task_is_woken_once() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let outbox = outbox(9, 999);
+        let mut out = VecDeque::new();
+        assert!(outbox.poll_take(&mut Context::from_waker(&waker), &mut out, 9, 99).is_pending());
+        outbox.offer(1, &frames(1));
+        outbox.offer(2, &frames(1));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+}

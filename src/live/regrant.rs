@@ -1,0 +1,205 @@
+//! Access holds while connected: subscriptions are granted anew where the log says that schemas,
+//! rules, users, roles or sessions changed, before that entry or any later one is told.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::auth::principal::Principal;
+use crate::error::{Error, Kind, Result};
+use crate::model::catalog::Catalog;
+use crate::model::change::Commit;
+use crate::model::related::{Key, Paths};
+use crate::model::schema::{Schema, SchemaId, Shape};
+use crate::query::{Ask, Plan};
+
+use super::matcher::Matcher;
+use super::subscription::{Principals, SubId};
+use super::wanted::Hold;
+
+/// How a principal that is no more is told.
+pub(super) fn ended() -> Error {
+    Error::unauthorized("the session has ended")
+}
+
+/// The principal as it is now; `None` when it has ended.
+pub(super) fn present(principals: &dyn Principals, was: &Arc<Principal>) -> Option<Arc<Principal>> {
+    if !was.logged_in || (was.user.is_none() && was.session.is_none()) {
+        return Some(was.clone());
+    }
+    let now = principals.current(was)?;
+    Some(if *now == **was { was.clone() } else { now })
+}
+
+/// Compiles under the matcher's catalog. Refused (4410) if that needs related rows which the
+/// writer was not asked to gather for the entries that wait: the client subscribes anew, which
+/// waits for them.
+pub(super) fn compile(
+    matcher: &Matcher,
+    ask: &Ask,
+    principal: &Principal,
+) -> Result<(Arc<Plan>, Option<Hold>)> {
+    let plan = Plan::compile(&matcher.catalog, principal, &matcher.limits, ask)?;
+    let hold = match matcher.wanted.hold(plan.schema.id, &plan.paths) {
+        None => None,
+        Some((hold, true)) => Some(hold),
+        Some((_, false)) => {
+            return Err(Error::new(Kind::Gone, "access has changed: subscribe again"));
+        }
+    };
+    Ok((Arc::new(plan), hold))
+}
+
+/// Sessions of this user ended.
+pub(super) fn user(matcher: &mut Matcher, user: Uuid) {
+    principals(matcher, |principal| principal.user == Some(user));
+}
+
+/// Looks for changes of users and roles.
+pub(super) fn changes(matcher: &mut Matcher, commit: &Commit) {
+    if matcher.registry.is_empty() {
+        return;
+    }
+    let catalog = matcher.catalog.clone();
+    let Some(users) = catalog.named("user") else { return };
+    let roles = catalog.named("role").map(|role| role.id);
+    let link = users.relation("roles").and_then(|at| match users.relations[at].shape {
+        Shape::Link { junction, .. } => Some(junction),
+        _ => None,
+    });
+    let mut some = HashSet::new();
+    for change in &commit.changes {
+        if change.schema == users.id {
+            if let Some(Key::Uuid(id)) = Key::of(&change.key) {
+                some.insert(id);
+            }
+        } else if Some(change.schema) == roles || Some(change.schema) == link {
+            return principals(matcher, |principal| principal.logged_in);
+        }
+    }
+    if !some.is_empty() {
+        principals(matcher, |principal| principal.user.is_some_and(|id| some.contains(&id)));
+    }
+}
+
+/// Asks anew who the principals are that `concerned` names, and grants anew where they changed.
+fn principals(matcher: &mut Matcher, concerned: impl Fn(&Principal) -> bool) {
+    let all = matcher.registry.subscribers();
+    let ids: Vec<SubId> = all
+        .filter(|(_, subscriber)| concerned(&subscriber.request.principal))
+        .map(|(id, _)| id)
+        .collect();
+    for id in ids {
+        let Some(subscriber) = matcher.registry.subscriber(id) else { continue };
+        let was = &subscriber.request.principal;
+        match present(&*matcher.principals, was) {
+            None => matcher.end(id, &ended()),
+            Some(now) if Arc::ptr_eq(&now, was) => {}
+            Some(now) => {
+                let compiled = compile(matcher, &subscriber.request.ask, &now);
+                swap(matcher, id, Some(now), compiled);
+            }
+        }
+    }
+}
+
+/// A new catalog holds. Subscriptions of broken schemas end, the others that read what changed
+/// are compiled anew.
+pub(super) fn catalog(matcher: &mut Matcher, old: &Catalog, broken: &[SchemaId]) {
+    let new = matcher.catalog.clone();
+    let changed: HashSet<SchemaId> = old
+        .all()
+        .filter(|schema| new.get(schema.id).is_none_or(|now| !Arc::ptr_eq(now, schema)))
+        .map(|schema| schema.id)
+        .collect();
+    let subscribers = matcher.registry.subscribers();
+    let mut touched = Vec::new();
+    for (id, subscriber) in subscribers {
+        let Some(entry) = matcher.registry.plan(subscriber.plan()) else { continue };
+        let plan = &entry.plan;
+        if reads(old, &plan.schema, &plan.paths, &changed) {
+            touched.push(id);
+        }
+    }
+    // All of them leave before any comes back: an equal key must not find a plan of old layout.
+    let mut leaving = Vec::new();
+    for id in touched {
+        let Some(entry) = matcher
+            .registry
+            .subscriber(id)
+            .and_then(|subscriber| matcher.registry.plan(subscriber.plan()))
+        else {
+            continue;
+        };
+        let schema = entry.plan.schema.clone();
+        if new.get(schema.id).is_none() {
+            matcher.end(id, &Error::no_schema(&schema.name));
+        } else if broken.contains(&schema.id) {
+            let message = format!("schema {} has changed: read it anew", schema.name);
+            matcher.end(id, &Error::new(Kind::Gone, message));
+        } else if let Some(subscriber) = matcher.registry.detach(id) {
+            leaving.push((id, subscriber));
+        }
+    }
+    for (id, subscriber) in leaving {
+        match compile(matcher, &subscriber.request.ask, &subscriber.request.principal) {
+            Ok((plan, hold)) => matcher.registry.attach(
+                id,
+                subscriber.request,
+                plan,
+                subscriber.key,
+                hold,
+                subscriber.outbox,
+            ),
+            Err(error) => {
+                subscriber.outbox.close(subscriber.request.encoder.close(&lost(error)));
+            }
+        }
+    }
+}
+
+/// Gives a subscription its new principal and plan, or ends it.
+fn swap(
+    matcher: &mut Matcher,
+    id: SubId,
+    principal: Option<Arc<Principal>>,
+    compiled: Result<(Arc<Plan>, Option<Hold>)>,
+) {
+    match compiled {
+        Ok((plan, hold)) => {
+            let Some(mut subscriber) = matcher.registry.detach(id) else { return };
+            if let Some(principal) = principal {
+                subscriber.request.principal = principal;
+            }
+            matcher.registry.attach(
+                id,
+                subscriber.request,
+                plan,
+                subscriber.key,
+                hold,
+                subscriber.outbox,
+            );
+        }
+        Err(error) => matcher.end(id, &lost(error)),
+    }
+}
+
+/// What was asked was good once: if it is refused now, it is access that was lost.
+fn lost(error: Error) -> Error {
+    match error.kind {
+        Kind::Bad | Kind::Unauthorized => Error::forbidden(error.message),
+        _ => error,
+    }
+}
+
+/// Whether a plan on `schema` with these paths reads a schema in `changed`.
+fn reads(catalog: &Catalog, schema: &Schema, paths: &Paths, changed: &HashSet<SchemaId>) -> bool {
+    changed.contains(&schema.id)
+        || paths.0.iter().any(|(name, deeper)| {
+            let target =
+                schema.relation(name).and_then(|at| catalog.get(schema.relations[at].target));
+            // A path that cannot be followed is looked at anew, to be safe.
+            target.is_none_or(|target| reads(catalog, target, deeper, changed))
+        })
+}

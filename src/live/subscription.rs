@@ -1,0 +1,226 @@
+//! The room's door: subscribe, be counted, shut down.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::auth::principal::Principal;
+use crate::error::{Error, Kind, Result};
+use crate::limits::Limits;
+use crate::model::catalog::Catalog;
+use crate::model::related::{Key, Paths};
+use crate::model::schema::{Schema, SchemaId};
+use crate::model::value::Value;
+use crate::query::{Ask, Plan};
+use crate::store::Store;
+
+use super::matcher::Matcher;
+use super::message::{Encode, Events};
+use super::outbox::{Close, Outbox};
+use super::tail::{Queue, Tail};
+use super::wanted::{Hold, Wanted};
+
+/// Who a principal is at present; implemented by the directory of users and sessions.
+pub trait Principals: Send + Sync {
+    /// The principal as it is now: the same token, the user's present name and roles. `None` when
+    /// its session, token or user has ended.
+    fn current(&self, principal: &Principal) -> Option<Arc<Principal>>;
+}
+
+/// What the stream needs of the store.
+pub trait Source: Send + Sync {
+    /// The catalog after the newest commit.
+    fn catalog(&self) -> Arc<Catalog>;
+    /// The relation paths that the writer must gather from now on.
+    fn want(&self, paths: HashMap<SchemaId, Paths>);
+    /// Resolves when all that the writer was given before has reached the tail.
+    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>;
+}
+
+impl Source for Store {
+    fn catalog(&self) -> Arc<Catalog> {
+        Store::catalog(self)
+    }
+
+    fn want(&self, paths: HashMap<SchemaId, Paths>) {
+        Store::want(self, paths);
+    }
+
+    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+        Box::pin(async { Store::barrier(self).await.map(drop) })
+    }
+}
+
+/// What someone wants to hear.
+#[derive(Clone)]
+pub struct Request {
+    pub ask: Ask,
+    pub events: Events,
+    /// One record only, its primary key as text. It need not exist yet.
+    pub id: Option<String>,
+    pub encoder: Arc<dyn Encode>,
+    pub principal: Arc<Principal>,
+}
+
+/// Names a subscription within this process.
+pub(super) type SubId = u64;
+
+/// A subscription to be, checked and compiled, on its way to its place in the log.
+pub(super) struct Attach {
+    pub id: SubId,
+    pub request: Request,
+    pub plan: Arc<Plan>,
+    /// The record it is for.
+    pub key: Option<Key>,
+    /// The version of the catalog that `plan` was compiled under.
+    pub catalog: u64,
+    pub hold: Option<Hold>,
+    pub outbox: Arc<Outbox>,
+    pub answer: oneshot::Sender<Result<()>>,
+}
+
+pub(super) enum Command {
+    Attach(Box<Attach>),
+    Detach(SubId),
+    CloseAll(Close),
+    Stats(oneshot::Sender<Stats>),
+    Stop,
+}
+
+/// What an admin may know of the stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    pub subscriptions: usize,
+    pub plans: usize,
+    /// Subscriptions by schema, names sorted.
+    pub by_schema: Vec<(Arc<str>, usize)>,
+    /// The fullest outbox: frames and bytes that wait.
+    pub slowest_frames: usize,
+    pub slowest_bytes: usize,
+    /// Commits (and their bytes) that the matcher has not told yet.
+    pub behind_commits: usize,
+    pub behind_bytes: usize,
+}
+
+/// The stream of changes: a thread that matches, and the door to it.
+pub struct Live {
+    queue: Arc<Queue>,
+    source: Arc<dyn Source>,
+    wanted: Arc<Wanted>,
+    limits: Arc<Limits>,
+    next: AtomicU64,
+    matcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Live {
+    /// Starts matching what comes through `tail`. A panic of the matcher ends the process: nobody
+    /// could be told the truth any more.
+    pub fn start(
+        tail: Tail,
+        source: Arc<dyn Source>,
+        principals: Arc<dyn Principals>,
+        limits: Arc<Limits>,
+    ) -> Result<Arc<Live>> {
+        let queue = tail.0;
+        let wanted = Wanted::new(source.clone());
+        let matcher = Matcher::new(
+            queue.clone(),
+            source.catalog(),
+            principals,
+            wanted.clone(),
+            limits.clone(),
+        );
+        let thread = std::thread::Builder::new()
+            .name("matcher".into())
+            .spawn(move || matcher.run_or_abort())
+            .map_err(|error| Error::internal(format!("cannot start the matcher: {error}")))?;
+        Ok(Arc::new(Live {
+            queue,
+            source,
+            wanted,
+            limits,
+            next: AtomicU64::new(1),
+            matcher: Mutex::new(Some(thread)),
+        }))
+    }
+
+    /// Subscribes: checks the request against the schema and what the principal may read, and
+    /// returns once the subscription is active: what commits from then on is delivered to
+    /// `outbox`. Errors are those of [`Plan::compile`], 400 for an `id` that is none of the
+    /// schema's type, 401 if the principal has ended meanwhile.
+    pub async fn subscribe(&self, request: Request, outbox: Arc<Outbox>) -> Result<Subscription> {
+        let catalog = self.source.catalog();
+        let plan = Plan::compile(&catalog, &request.principal, &self.limits, &request.ask)?;
+        let key = request.id.as_deref().map(|id| record_key(&plan.schema, id)).transpose()?;
+        let hold = self.wanted.settle(plan.schema.id, &plan.paths).await?;
+        let (answer, active) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let attach = Attach {
+            id,
+            request,
+            plan: Arc::new(plan),
+            key,
+            catalog: catalog.version,
+            hold,
+            outbox,
+            answer,
+        };
+        let stopping = || Error::new(Kind::Unavailable, "the server is shutting down");
+        if !self.queue.command(Command::Attach(Box::new(attach))) {
+            return Err(stopping());
+        }
+        // Made before waiting: if the client leaves meanwhile, the detach follows the attach.
+        let subscription = Subscription { id, queue: self.queue.clone() };
+        active.await.map_err(|_| stopping())??;
+        Ok(subscription)
+    }
+
+    /// Ends every subscription after what waits for it, and takes no more.
+    pub fn close_all(&self, close: Close) {
+        self.queue.command(Command::CloseAll(close));
+        self.queue.close();
+    }
+
+    /// Counts, for admins.
+    pub async fn stats(&self) -> Stats {
+        let (answer, stats) = oneshot::channel();
+        self.queue.command(Command::Stats(answer));
+        stats.await.unwrap_or_default()
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.queue.stop();
+        let thread = self.matcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An active subscription; ends when dropped.
+pub struct Subscription {
+    id: SubId,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.queue.command(Command::Detach(self.id));
+    }
+}
+
+/// Reads `id` by the type of the schema's primary key.
+fn record_key(schema: &Schema, id: &str) -> Result<Key> {
+    let column = schema.primary_column();
+    Value::from_text(id, column)
+        .ok()
+        .and_then(|value| Key::of(&value))
+        .ok_or_else(|| Error::bad(format!("invalid id '{id}': it is no key of {}", schema.name)))
+}

@@ -1,0 +1,170 @@
+//! From the writer to the matcher: one queue of commits and of everything that must happen at an
+//! exact place among them.
+//!
+//! The writer never waits here. The queue is bounded by the bytes of its commits; when the
+//! matcher is so far behind that they do not fit, what waits is dropped, every subscription ends
+//! (4408: its client has to start anew) and matching goes on at the newest commit. So nobody is
+//! ever sent a stream with a hole. The log in the store stays the truth.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::catalog::Catalog;
+use crate::model::change::{Change, Commit, Notice, Row};
+use crate::model::value::Value;
+use crate::store::CommitSink;
+
+use super::subscription::Command;
+
+/// What the matcher takes next.
+pub(super) enum Item {
+    Commit(Arc<Commit>),
+    /// Commits were dropped here; the newest catalog among them.
+    Overrun(Option<Arc<Catalog>>),
+    Command(Command),
+}
+
+/// The writer's end.
+pub struct TailSink(Arc<Queue>);
+
+/// The matcher's end; see [`super::Live::start`].
+pub struct Tail(pub(super) Arc<Queue>);
+
+/// Makes both ends; at most `max_bytes` of commits wait between them (but always one).
+pub fn channel(max_bytes: usize) -> (TailSink, Tail) {
+    let queue = Arc::new(Queue { max_bytes, state: Mutex::default(), more: Condvar::new() });
+    (TailSink(queue.clone()), Tail(queue))
+}
+
+pub(super) struct Queue {
+    max_bytes: usize,
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Item>,
+    /// Of the commits in `items`.
+    bytes: usize,
+    /// Bytes of the commit that the matcher works on.
+    working: usize,
+    /// No more commands are taken.
+    closed: bool,
+}
+
+impl CommitSink for TailSink {
+    fn committed(&mut self, commits: &[Arc<Commit>]) {
+        let mut state = self.0.lock();
+        for commit in commits {
+            let bytes = weight(commit);
+            if state.bytes > 0 && state.bytes + bytes > self.0.max_bytes {
+                state.overrun();
+            }
+            state.bytes += bytes;
+            state.items.push_back(Item::Commit(commit.clone()));
+        }
+        drop(state);
+        self.0.more.notify_one();
+    }
+}
+
+impl State {
+    /// Drops the waiting commits. Commands stay: who waits to become active becomes so after
+    /// them, and nothing before was promised.
+    fn overrun(&mut self) {
+        let mut newest: Option<Arc<Catalog>> = None;
+        let mut see = |catalog: &Arc<Catalog>| {
+            if newest.as_ref().is_none_or(|newest| newest.version < catalog.version) {
+                newest = Some(catalog.clone());
+            }
+        };
+        self.items.retain(|item| match item {
+            Item::Commit(commit) => {
+                for notice in &commit.notices {
+                    if let Notice::Catalog { catalog, .. } = notice {
+                        see(catalog);
+                    }
+                }
+                false
+            }
+            Item::Overrun(catalog) => {
+                catalog.iter().for_each(&mut see);
+                false
+            }
+            Item::Command(_) => true,
+        });
+        self.bytes = self.working;
+        self.items.push_front(Item::Overrun(newest));
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `false` once closed: the command is dropped.
+    pub(super) fn command(&self, command: Command) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        state.items.push_back(Item::Command(command));
+        drop(state);
+        self.more.notify_one();
+        true
+    }
+
+    /// The next item; `None` when `until` comes first.
+    pub(super) fn next(&self, until: Instant) -> Option<Item> {
+        let mut state = self.lock();
+        state.bytes -= std::mem::take(&mut state.working);
+        loop {
+            if let Some(item) = state.items.pop_front() {
+                if let Item::Commit(commit) = &item {
+                    state.working = weight(commit);
+                }
+                return Some(item);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return None;
+            }
+            state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Takes no more commands.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// The matcher's last command, closed or not.
+    pub(super) fn stop(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.items.push_back(Item::Command(Command::Stop));
+        drop(state);
+        self.more.notify_one();
+    }
+
+    /// Commits that wait, and their bytes, the one at work included.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        let commits = state.items.iter().filter(|item| matches!(item, Item::Commit(_))).count();
+        (commits, state.bytes)
+    }
+}
+
+/// Roughly what a commit holds in memory, bytes.
+fn weight(commit: &Commit) -> usize {
+    let row = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row_weight(row));
+    let change = |change: &Change| 128 + row(&change.before) + row(&change.after);
+    256 + commit.changes.iter().map(change).sum::<usize>()
+}
+
+fn row_weight(row: &Row) -> usize {
+    size_of_val(&*row.values) + row.values.iter().map(Value::heap_bytes).sum::<usize>()
+}
