@@ -4,6 +4,7 @@
 //! dialect's envelope.
 
 pub mod expr;
+pub mod input;
 pub mod read;
 
 use std::sync::Arc;

@@ -1,0 +1,597 @@
+//! A request's body → what is to be written to which column and relation.
+//!
+//! Everything that needs no record is checked here: names, operators, types, conflicts. What an
+//! old state is needed for (`$add`, `$expr`) is kept and worked out in [`Input::values`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::error::{Error, Kind, Result, clip};
+use crate::limits::Limits;
+use crate::model::catalog::Catalog;
+use crate::model::change::Row;
+use crate::model::schema::{Column, Default, FieldRef, Relation, Schema, Shape, Slot};
+use crate::model::value::Value;
+
+use super::expr::{self, Expr};
+
+/// What a body is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Create,
+    Update,
+}
+
+/// What a principal may know of the schema that is written.
+pub struct Scope<'a> {
+    pub catalog: &'a Catalog,
+    pub schema: &'a Schema,
+    pub limits: &'a Limits,
+    pub mode: Mode,
+    /// May write timestamps, as an import does.
+    pub admin: bool,
+    /// May name the field at all: others are answered like unknown ones.
+    pub known: &'a dyn Fn(FieldRef) -> bool,
+    /// May read it: what `$add` on numbers and `$expr` start from.
+    pub readable: &'a dyn Fn(FieldRef) -> bool,
+}
+
+/// What is to be written, checked against the schema.
+#[derive(Clone, Debug, std::default::Default)]
+pub struct Input {
+    /// Own columns and keys of to-one relations.
+    pub columns: BTreeMap<Slot, ColumnWrite>,
+    /// Relations whose keys lie elsewhere, by index.
+    pub relations: BTreeMap<usize, RelationWrite>,
+    /// The primary key, where an update's body repeats it: it must be the record's own.
+    pub same: Option<Value>,
+}
+
+/// What happens to one column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ColumnWrite {
+    Set(Value),
+    /// `$add` on a number.
+    Add(Value),
+    Expr(Expr),
+    /// A to-one key, emptied if it holds one of these.
+    Unset(Vec<Value>),
+}
+
+/// What happens to a relation: first `clear`, then `add`.
+#[derive(Clone, Debug, std::default::Default, PartialEq)]
+pub struct RelationWrite {
+    pub clear: Clear,
+    /// Primary keys of the related schema, each once.
+    pub add: Vec<Value>,
+}
+
+#[derive(Clone, Debug, std::default::Default, PartialEq)]
+pub enum Clear {
+    #[default]
+    Nothing,
+    All,
+    These(Vec<Value>),
+}
+
+/// Which operators a relation was given.
+#[derive(std::default::Default)]
+struct Draft {
+    write: RelationWrite,
+    set: bool,
+    cleared: bool,
+    added: bool,
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// 400 naming the field and what would be right.
+pub fn parse(scope: &Scope<'_>, body: &Map<String, Json>) -> Result<Input> {
+    let mut reader = Reader { scope, input: Input::default(), drafts: BTreeMap::new() };
+    for (key, value) in body {
+        match key.as_str() {
+            "$set" => reader.each("$set", value, Reader::set)?,
+            "$add" => reader.each("$add", value, Reader::add)?,
+            "$expr" => reader.each("$expr", value, Reader::expr)?,
+            "$clear" => reader.clear_block(value)?,
+            _ if key.starts_with('$') => {
+                return Err(Error::bad(format!(
+                    "unknown operator '{}'; use $set, $clear, $add, $expr",
+                    clip(key)
+                )));
+            }
+            _ => reader.set(key, value)?,
+        }
+    }
+    reader.finish()
+}
+
+/// What a rule's `set` writes.
+///
+/// # Errors
+/// 500: the rule was checked when its schema was applied.
+pub fn from_rule(
+    catalog: &Catalog,
+    schema: &Schema,
+    limits: &Limits,
+    set: &[(FieldRef, Json)],
+) -> Result<Input> {
+    let scope = Scope {
+        catalog,
+        schema,
+        limits,
+        mode: Mode::Create,
+        admin: true,
+        known: &|_| true,
+        readable: &|_| true,
+    };
+    let mut reader = Reader { scope: &scope, input: Input::default(), drafts: BTreeMap::new() };
+    for (field, value) in set {
+        let name = match *field {
+            FieldRef::Column(slot) => schema.columns[slot].name.clone(),
+            FieldRef::Relation(index) => schema.relations[index].name.clone(),
+        };
+        reader.set(&name, value).map_err(Error::internal)?;
+    }
+    reader.finish().map_err(Error::internal)
+}
+
+struct Reader<'a> {
+    scope: &'a Scope<'a>,
+    input: Input,
+    drafts: BTreeMap<usize, Draft>,
+}
+
+fn wrong(name: &str, why: impl std::fmt::Display) -> Error {
+    Error::bad(format!("{}: {why}", clip(name)))
+}
+
+fn twice(name: &str) -> Error {
+    wrong(name, "is written twice; use one operator a field")
+}
+
+impl Reader<'_> {
+    /// The column or relation of that name; hidden ones are as unknown.
+    fn field(&self, name: &str) -> Result<FieldRef> {
+        let field = self.scope.schema.field(name).filter(|field| (self.scope.known)(*field));
+        field.ok_or_else(|| Error::bad(format!("unknown field '{}'", clip(name))))
+    }
+
+    fn each(
+        &mut self,
+        operator: &str,
+        value: &Json,
+        one: fn(&mut Self, &str, &Json) -> Result<()>,
+    ) -> Result<()> {
+        let Json::Object(fields) = value else {
+            return Err(wrong(operator, "expected an object of fields"));
+        };
+        fields.iter().try_for_each(|(name, value)| one(self, name, value))
+    }
+
+    /// `"$clear": ["a","b"]`, or FastSchema's `{"a": true, "tags": [{"id": 1}]}`.
+    fn clear_block(&mut self, value: &Json) -> Result<()> {
+        match value {
+            Json::Array(names) => names.iter().try_for_each(|name| match name {
+                Json::String(name) => self.clear(name, &Json::Bool(true)),
+                _ => Err(wrong("$clear", "expected a list of field names")),
+            }),
+            Json::Object(_) => self.each("$clear", value, Reader::clear),
+            _ => Err(wrong("$clear", "expected a list of field names")),
+        }
+    }
+
+    fn update_only(&self, name: &str, operator: &str) -> Result<()> {
+        match self.scope.mode {
+            Mode::Update => Ok(()),
+            Mode::Create => Err(wrong(name, format_args!("{operator} is for updates only"))),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &Json) -> Result<()> {
+        match self.field(name)? {
+            FieldRef::Column(slot) => {
+                let column = &self.scope.schema.columns[slot];
+                if let Some(index) = column.key_of {
+                    if value.is_object() {
+                        return Err(wrong(name, "expected a key, not an object"));
+                    }
+                    return self.set_relation(name, index, value);
+                }
+                let value = Value::from_json(value, column).map_err(|why| wrong(name, why))?;
+                if slot == self.scope.schema.primary && self.scope.mode == Mode::Update {
+                    if self.input.same.replace(value).is_some() {
+                        return Err(twice(name));
+                    }
+                    return Ok(());
+                }
+                self.writable(name, slot)?;
+                if value.is_null() && !column.optional {
+                    return Err(wrong(name, "is required and cannot be null"));
+                }
+                self.write(name, slot, ColumnWrite::Set(value))
+            }
+            FieldRef::Relation(index) => {
+                // An object whose keys are operators, else the related record or records.
+                match value.as_object() {
+                    Some(object) if object.keys().any(|key| key.starts_with('$')) => {
+                        self.nested(name, index, object)
+                    }
+                    _ => self.set_relation(name, index, value),
+                }
+            }
+        }
+    }
+
+    /// Columns the server fills in.
+    fn writable(&self, name: &str, slot: Slot) -> Result<()> {
+        let schema = self.scope.schema;
+        if schema.columns[slot].automatic {
+            return Err(wrong(name, "is given by the server"));
+        }
+        if slot == schema.primary && self.scope.mode == Mode::Update {
+            return Err(wrong(name, "is the primary key, which never changes"));
+        }
+        let updated = schema.updated_at == Some(slot);
+        if updated && self.scope.mode == Mode::Update {
+            return Err(wrong(name, "is set by the server with every update"));
+        }
+        if (updated || schema.created_at == Some(slot)) && !self.scope.admin {
+            return Err(wrong(name, "is set by the server"));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, name: &str, slot: Slot, write: ColumnWrite) -> Result<()> {
+        match self.input.columns.insert(slot, write) {
+            None => Ok(()),
+            Some(_) => Err(twice(name)),
+        }
+    }
+
+    fn nested(&mut self, name: &str, index: usize, operators: &Map<String, Json>) -> Result<()> {
+        for (operator, value) in operators {
+            match operator.as_str() {
+                "$set" => self.set_relation(name, index, value)?,
+                "$add" => self.add_related(name, index, value)?,
+                "$clear" => self.clear_related(name, index, value)?,
+                _ => {
+                    return Err(wrong(
+                        name,
+                        format_args!("unknown key '{}'; use $set, $add, $clear", clip(operator)),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_relation(&mut self, name: &str, index: usize, value: &Json) -> Result<()> {
+        let add = match value {
+            Json::Null => Vec::new(),
+            value => self.keys(name, index, value, false)?,
+        };
+        let draft = self.drafts.entry(index).or_default();
+        if draft.set || draft.cleared || draft.added {
+            return Err(twice(name));
+        }
+        draft.set = true;
+        draft.write = RelationWrite { clear: Clear::All, add };
+        Ok(())
+    }
+
+    fn add_related(&mut self, name: &str, index: usize, value: &Json) -> Result<()> {
+        let add = self.keys(name, index, value, true)?;
+        let draft = self.drafts.entry(index).or_default();
+        if draft.set || draft.added {
+            return Err(twice(name));
+        }
+        draft.added = true;
+        draft.write.add = add;
+        Ok(())
+    }
+
+    fn clear_related(&mut self, name: &str, index: usize, value: &Json) -> Result<()> {
+        self.update_only(name, "$clear")?;
+        let clear = match value {
+            Json::Bool(true) => Clear::All,
+            Json::Bool(false) => return Err(wrong(name, "$clear takes true or a list")),
+            value => Clear::These(self.keys(name, index, value, true)?),
+        };
+        let draft = self.drafts.entry(index).or_default();
+        if draft.set || draft.cleared {
+            return Err(twice(name));
+        }
+        draft.cleared = true;
+        draft.write.clear = clear;
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, value: &Json) -> Result<()> {
+        let schema = self.scope.schema;
+        let slot = match self.field(name)? {
+            FieldRef::Relation(index) => return self.add_related(name, index, value),
+            FieldRef::Column(slot) => slot,
+        };
+        self.update_only(name, "$add")?;
+        let column = &schema.columns[slot];
+        if column.key_of.is_some() || !column.ty.is_number() {
+            return Err(wrong(
+                name,
+                format_args!("$add works on numbers and relations, not on {}", column.ty.name()),
+            ));
+        }
+        self.writable(name, slot)?;
+        self.starts_from(name, slot)?;
+        let number = match value {
+            Json::Number(number) if column.ty.is_int() => number.as_i64().map(Value::Int),
+            Json::Number(number) => number.as_f64().map(Value::Float),
+            _ => None,
+        };
+        let expected = if column.ty.is_int() { "an integer" } else { "a number" };
+        let number = number.ok_or_else(|| wrong(name, format_args!("$add takes {expected}")))?;
+        self.write(name, slot, ColumnWrite::Add(number))
+    }
+
+    /// `$add` and `$expr` show what they start from, by their result or by overflowing.
+    fn starts_from(&self, name: &str, slot: Slot) -> Result<()> {
+        match (self.scope.readable)(FieldRef::Column(slot)) {
+            true => Ok(()),
+            false => Err(Error::bad(format!("unknown field '{}'", clip(name)))),
+        }
+    }
+
+    fn expr(&mut self, name: &str, value: &Json) -> Result<()> {
+        let schema = self.scope.schema;
+        let FieldRef::Column(slot) = self.field(name)? else {
+            return Err(wrong(name, "$expr computes own fields, not relations"));
+        };
+        self.update_only(name, "$expr")?;
+        self.writable(name, slot)?;
+        let Json::String(text) = value else {
+            return Err(wrong(name, "$expr takes a string, such as \"views + 1\""));
+        };
+        let readable = |slot| (self.scope.readable)(FieldRef::Column(slot));
+        let expr = Expr::compile(text, self.scope.limits.expr_bytes, schema, slot, readable)
+            .map_err(|why| wrong(name, why))?;
+        self.write(name, slot, ColumnWrite::Expr(expr))
+    }
+
+    fn clear(&mut self, name: &str, value: &Json) -> Result<()> {
+        let schema = self.scope.schema;
+        let slot = match self.field(name)? {
+            FieldRef::Relation(index) => return self.clear_related(name, index, value),
+            FieldRef::Column(slot) => slot,
+        };
+        if *value != Json::Bool(true) {
+            return Err(wrong(name, "$clear takes true"));
+        }
+        if let Some(index) = schema.columns[slot].key_of {
+            return self.clear_related(name, index, value);
+        }
+        self.update_only(name, "$clear")?;
+        self.writable(name, slot)?;
+        if !schema.columns[slot].optional {
+            return Err(wrong(name, "is required and cannot be emptied"));
+        }
+        self.write(name, slot, ColumnWrite::Set(Value::Null))
+    }
+
+    /// Primary keys of related records: `{"id":1}`, the bare key, or for to-many relations an
+    /// array of either (`single`: one without its array will do).
+    fn keys(&self, name: &str, index: usize, value: &Json, single: bool) -> Result<Vec<Value>> {
+        let relation = &self.scope.schema.relations[index];
+        let target = self.scope.catalog.get(relation.target);
+        let target = target.ok_or_else(|| Error::internal("a relation without a target"))?;
+        let key = |value: &Json| related_key(target, value).map_err(|why| wrong(name, why));
+        let mut keys = match value {
+            Json::Array(values) if relation.to_many() => {
+                values.iter().map(key).collect::<Result<Vec<_>>>()?
+            }
+            Json::Array(_) => {
+                return Err(wrong(name, "expected one related record, not an array"));
+            }
+            value if relation.to_many() && !single => {
+                key(value)?;
+                return Err(wrong(name, "expected an array of related records"));
+            }
+            value => vec![key(value)?],
+        };
+        let mut seen = std::collections::HashSet::new();
+        keys.retain(|key| crate::model::related::Key::of(key).is_none_or(|key| seen.insert(key)));
+        Ok(keys)
+    }
+
+    fn finish(mut self) -> Result<Input> {
+        for (index, draft) in std::mem::take(&mut self.drafts) {
+            let relation = &self.scope.schema.relations[index];
+            let Shape::Key { slot } = relation.shape else {
+                let mut write = draft.write;
+                if !relation.to_many() && !write.add.is_empty() {
+                    write.clear = Clear::All;
+                }
+                self.input.relations.insert(index, write);
+                continue;
+            };
+            let write = match (draft.write.clear, draft.write.add.into_iter().next()) {
+                (_, Some(key)) => ColumnWrite::Set(key),
+                (Clear::These(keys), None) => ColumnWrite::Unset(keys),
+                (_, None) => ColumnWrite::Set(Value::Null),
+            };
+            let emptied = !matches!(write, ColumnWrite::Set(ref value) if !value.is_null());
+            if emptied && !self.scope.schema.columns[slot].optional {
+                return Err(required_relation(relation));
+            }
+            self.input.columns.insert(slot, write);
+        }
+        Ok(self.input)
+    }
+}
+
+/// A required relation cannot be emptied.
+pub fn required_relation(relation: &Relation) -> Error {
+    wrong(&relation.name, "is required and cannot be emptied")
+}
+
+fn related_key(target: &Schema, value: &Json) -> Result<Value, String> {
+    let column = target.primary_column();
+    let name = &column.name;
+    let key = match value {
+        Json::Object(object) => match (object.len(), object.get(&**name)) {
+            (1, Some(key)) => key,
+            (_, None) => return Err(format!("expected {{\"{name}\": …}}")),
+            _ => {
+                return Err(format!(
+                    "takes '{name}' of related records and nothing else; write their fields at \
+                     their own endpoint"
+                ));
+            }
+        },
+        value => value,
+    };
+    match Value::from_json(key, column)? {
+        Value::Null => Err(format!("{name} of a related record cannot be null")),
+        key => Ok(key),
+    }
+}
+
+impl Input {
+    /// Fields written: key columns stand for their relations.
+    pub fn fields(&self) -> impl Iterator<Item = FieldRef> + '_ {
+        let columns = self.columns.keys().map(|slot| FieldRef::Column(*slot));
+        columns.chain(self.relations.keys().map(|index| FieldRef::Relation(*index)))
+    }
+
+    /// Columns whose old value shows in the result.
+    pub fn reads(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for (slot, write) in &self.columns {
+            match write {
+                ColumnWrite::Add(_) => slots.push(*slot),
+                ColumnWrite::Expr(expr) => slots.extend(expr.fields()),
+                _ => {}
+            }
+        }
+        slots
+    }
+
+    /// This input with what `other` writes put over it.
+    pub fn overridden(&self, other: &Input) -> Input {
+        let mut input = self.clone();
+        input.columns.extend(other.columns.clone());
+        input.relations.extend(other.relations.clone());
+        input
+    }
+
+    /// The new state's columns: `old`'s (an update) or defaults (a create), with this written over
+    /// and the timestamps set to `now`.
+    ///
+    /// # Errors
+    /// 400 naming the field: required and missing, overflow, out of range; 413 over the limit.
+    pub fn values(
+        &self,
+        schema: &Schema,
+        old: Option<&Row>,
+        now: i64,
+        limits: &Limits,
+    ) -> Result<Vec<Value>> {
+        if let (Some(same), Some(old)) = (&self.same, old)
+            && same != old.get(schema.primary)
+        {
+            let name = &schema.primary_column().name;
+            return Err(wrong(name, "is the primary key, which never changes"));
+        }
+        let mut values = Vec::with_capacity(schema.columns.len());
+        for (slot, column) in schema.columns.iter().enumerate() {
+            values.push(match (self.columns.get(&slot), old) {
+                (Some(ColumnWrite::Set(value)), _) => value.clone(),
+                (Some(write), Some(old)) => computed(schema, slot, write, old, limits)?,
+                _ if schema.updated_at == Some(slot) => Value::Time(now),
+                (None, Some(old)) => old.get(slot).clone(),
+                _ if schema.created_at == Some(slot) => Value::Time(now),
+                (_, None) => missing(schema, column, now)?,
+            });
+        }
+        check_size(schema, &values, limits)?;
+        Ok(values)
+    }
+}
+
+fn computed(
+    schema: &Schema,
+    slot: Slot,
+    write: &ColumnWrite,
+    old: &Row,
+    limits: &Limits,
+) -> Result<Value> {
+    let column = &schema.columns[slot];
+    let old_value = old.get(slot);
+    let result = match write {
+        ColumnWrite::Add(number) => expr::add(old_value, number),
+        ColumnWrite::Expr(expr) => expr.run(old, limits.record_bytes),
+        ColumnWrite::Unset(keys) if keys.contains(old_value) => return Ok(Value::Null),
+        ColumnWrite::Unset(_) => return Ok(old_value.clone()),
+        ColumnWrite::Set(value) => return Ok(value.clone()),
+    };
+    let value = result.map_err(|why| wrong(&column.name, why))?;
+    // Range, enum words and size are those of any written value.
+    let value = Value::from_json(&value.to_json(), column)
+        .map_err(|why| wrong(&column.name, format_args!("computed value: {why}")))?;
+    if value.is_null() && !column.optional {
+        return Err(wrong(&column.name, "is required, and the computed value is null"));
+    }
+    Ok(value)
+}
+
+/// What stands in a column that a create leaves out.
+fn missing(schema: &Schema, column: &Column, now: i64) -> Result<Value> {
+    match &column.default {
+        Some(Default::Value(value)) => Ok(value.clone()),
+        Some(Default::Now) => Ok(Value::Time(now)),
+        None if column.optional || column.automatic => Ok(Value::Null),
+        None => {
+            let name = match column.key_of {
+                Some(index) => &schema.relations[index].name,
+                None => &column.name,
+            };
+            Err(wrong(name, "is required"))
+        }
+    }
+}
+
+fn check_size(schema: &Schema, values: &[Value], limits: &Limits) -> Result<()> {
+    let heap: usize = values.iter().map(Value::heap_bytes).sum();
+    // Escapes make JSON at most six times as long as what is stored, names and numbers aside.
+    let names: usize = schema.columns.iter().map(|column| column.name.len() + 40).sum();
+    if heap * 6 + names <= limits.record_bytes {
+        return Ok(());
+    }
+    let mut json = Vec::new();
+    let mut bytes = 2;
+    for (column, value) in schema.columns.iter().zip(values) {
+        json.clear();
+        value.write_json(&mut json);
+        bytes += column.name.len() + 4 + json.len();
+    }
+    if bytes <= limits.record_bytes {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::TooLarge,
+        format!("the record has {bytes} bytes, at most {} are allowed", limits.record_bytes),
+    ))
+}
+
+/// For messages: a field's name, the relation's for a key column.
+pub fn field_name(schema: &Schema, field: FieldRef) -> Arc<str> {
+    match field {
+        FieldRef::Column(slot) => match schema.columns[slot].key_of {
+            Some(index) => schema.relations[index].name.clone(),
+            None => schema.columns[slot].name.clone(),
+        },
+        FieldRef::Relation(index) => schema.relations[index].name.clone(),
+    }
+}
