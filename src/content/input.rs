@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::error::{Error, Kind, Result, clip};
+use crate::error::{Error, Result, clip};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
@@ -149,6 +149,11 @@ fn wrong(name: &str, why: impl std::fmt::Display) -> Error {
     Error::bad(format!("{}: {why}", clip(name)))
 }
 
+/// For fields that are not there and for hidden ones.
+pub(super) fn unknown(name: &str) -> Error {
+    Error::bad(format!("unknown field '{}'", clip(name)))
+}
+
 fn twice(name: &str) -> Error {
     wrong(name, "is written twice; use one operator a field")
 }
@@ -157,7 +162,7 @@ impl Reader<'_> {
     /// The column or relation of that name; hidden ones are as unknown.
     fn field(&self, name: &str) -> Result<FieldRef> {
         let field = self.scope.schema.field(name).filter(|field| (self.scope.known)(*field));
-        field.ok_or_else(|| Error::bad(format!("unknown field '{}'", clip(name))))
+        field.ok_or_else(|| unknown(name))
     }
 
     fn each(
@@ -340,7 +345,7 @@ impl Reader<'_> {
     fn starts_from(&self, name: &str, slot: Slot) -> Result<()> {
         match (self.scope.readable)(FieldRef::Column(slot)) {
             true => Ok(()),
-            false => Err(Error::bad(format!("unknown field '{}'", clip(name)))),
+            false => Err(unknown(name)),
         }
     }
 
@@ -490,7 +495,7 @@ impl Input {
     /// and the timestamps set to `now`.
     ///
     /// # Errors
-    /// 400 naming the field: required and missing, overflow, out of range; 413 over the limit.
+    /// 400 naming the field: required and missing, overflow, out of range.
     pub fn values(
         &self,
         schema: &Schema,
@@ -515,7 +520,6 @@ impl Input {
                 (_, None) => missing(schema, column, now)?,
             });
         }
-        check_size(schema, &values, limits)?;
         Ok(values)
     }
 }
@@ -560,29 +564,6 @@ fn missing(schema: &Schema, column: &Column, now: i64) -> Result<Value> {
             Err(wrong(name, "is required"))
         }
     }
-}
-
-fn check_size(schema: &Schema, values: &[Value], limits: &Limits) -> Result<()> {
-    let heap: usize = values.iter().map(Value::heap_bytes).sum();
-    // Escapes make JSON at most six times as long as what is stored, names and numbers aside.
-    let names: usize = schema.columns.iter().map(|column| column.name.len() + 40).sum();
-    if heap * 6 + names <= limits.record_bytes {
-        return Ok(());
-    }
-    let mut json = Vec::new();
-    let mut bytes = 2;
-    for (column, value) in schema.columns.iter().zip(values) {
-        json.clear();
-        value.write_json(&mut json);
-        bytes += column.name.len() + 4 + json.len();
-    }
-    if bytes <= limits.record_bytes {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::TooLarge,
-        format!("the record has {bytes} bytes, at most {} are allowed", limits.record_bytes),
-    ))
 }
 
 /// For messages: a field's name, the relation's for a key column.

@@ -3,15 +3,23 @@
 //! **Does not know:** wire formats, sockets. Answers are JSON bytes, ready to be put into a
 //! dialect's envelope.
 
+mod accounts;
+pub mod bulk;
 pub mod expr;
 pub mod input;
+mod job;
+mod mark;
 pub mod read;
+mod relations;
+pub mod write;
 
 use std::sync::Arc;
 
+use crate::auth::service::Auth;
 use crate::limits::Limits;
 use crate::store::Store;
 
+pub use bulk::BulkAsk;
 pub use read::ListAsk;
 
 /// The commands; cheap to clone.
@@ -19,11 +27,18 @@ pub use read::ListAsk;
 pub struct Content {
     pub store: Store,
     pub limits: Arc<Limits>,
+    /// Hashes passwords; without it none can be set.
+    pub auth: Option<Arc<Auth>>,
 }
 
 impl Content {
     /// Commands over the records of `store`.
     pub fn new(store: Store, limits: Arc<Limits>) -> Self {
-        Content { store, limits }
+        Content { store, limits, auth: None }
+    }
+
+    /// The same, able to set passwords.
+    pub fn with_auth(self, auth: Arc<Auth>) -> Self {
+        Content { auth: Some(auth), ..self }
     }
 }

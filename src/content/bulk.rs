@@ -1,0 +1,170 @@
+//! Update and delete of all records that a filter names: one commit, or none.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::auth::grant::Action;
+use crate::auth::principal::Principal;
+use crate::error::{Error, Kind, Result};
+use crate::filter::Predicate;
+use crate::model::change::Row;
+use crate::model::schema::Schema;
+use crate::query::{Ask, Plan};
+use crate::store::{Query, Rows, Tx};
+
+use super::job::{Job, Origin, Rules};
+use super::write::{Asked, Prepared};
+use super::{Content, accounts};
+
+/// Which records a bulk call is for.
+#[derive(Clone, Debug)]
+pub struct BulkAsk {
+    pub schema: String,
+    /// `{}` names all.
+    pub filter: Json,
+    /// Scalars came as text, to be read by the field's type.
+    pub untyped: bool,
+}
+
+impl Content {
+    /// Updates every record that is in the filter, in what the principal may read, and in what it
+    /// may update; gives their number. One new state that is forbidden refuses the whole call.
+    ///
+    /// # Errors
+    /// As [`Content::update`], but for records that are not there; 413 over the limits.
+    pub async fn update_all(
+        &self,
+        principal: &Principal,
+        ask: BulkAsk,
+        mut body: Map<String, Json>,
+    ) -> Result<u64> {
+        let catalog = self.store.catalog();
+        if accounts::holds_password(&catalog, &ask.schema) {
+            accounts::refuse_password(&mut body)?;
+        }
+        let asked = self.bulk(principal, &ask, Action::Update, body);
+        let prepared = asked.prepare(&catalog)?;
+        let job = move |tx: &mut Tx<'_>| {
+            let Prepared { schema, grant, input, .. } = asked.prepared(prepared, tx)?;
+            let mut job = Job::new(tx, &asked.principal, &asked.limits);
+            if input.same.is_some() {
+                let name = &schema.primary_column().name;
+                return Err(Error::bad(format!("{name}: is the primary key, which never changes")));
+            }
+            let rules =
+                Rc::new(Rules::new(&job.catalog, &schema, &asked.limits, grant, asked.action)?);
+            let counting = rules.counting(&schema, &input)?;
+            let action = Predicate::or(counting.iter().map(|at| rules.filter(*at).clone()));
+            let mut rows = Vec::new();
+            for row in job.covered(&schema, &ask, action)? {
+                if job.may_start_from(&schema, &row, &input).is_ok() {
+                    rows.push(row);
+                }
+            }
+            job.write_all(&schema, &rules, &rows, &input)?;
+            job.finish()?;
+            accounts::written(&mut job, &schema, None, None)?;
+            Ok(rows.len() as u64)
+        };
+        Ok(self.store.write(job).await?.value)
+    }
+
+    /// Deletes every record that is in the filter, in what the principal may read, and in what it
+    /// may delete; gives their number.
+    ///
+    /// # Errors
+    /// As [`Content::delete`], but for records that are not there; 413 over the limits.
+    pub async fn delete_all(&self, principal: &Principal, ask: BulkAsk) -> Result<u64> {
+        let asked = self.bulk(principal, &ask, Action::Delete, Map::new());
+        let prepared = asked.prepare(&self.store.catalog())?;
+        let job = move |tx: &mut Tx<'_>| {
+            let Prepared { schema, grant, .. } = asked.prepared(prepared, tx)?;
+            let mut job = Job::new(tx, &asked.principal, &asked.limits);
+            let rows = job.covered(&schema, &ask, grant.filter())?;
+            for row in &rows {
+                job.tx.delete(&schema, row.get(schema.primary))?;
+            }
+            accounts::written(&mut job, &schema, None, None)?;
+            Ok(rows.len() as u64)
+        };
+        Ok(self.store.write(job).await?.value)
+    }
+
+    fn bulk(
+        &self,
+        principal: &Principal,
+        ask: &BulkAsk,
+        action: Action,
+        body: Map<String, Json>,
+    ) -> Asked {
+        Asked {
+            principal: principal.clone(),
+            limits: self.limits.clone(),
+            schema: ask.schema.clone(),
+            action,
+            body: Arc::new(body),
+        }
+    }
+}
+
+impl Job<'_, '_> {
+    /// The records in the client's filter, the read grant and `action`, by primary key.
+    fn covered(
+        &self,
+        schema: &Arc<Schema>,
+        ask: &BulkAsk,
+        action: Predicate,
+    ) -> Result<Vec<Arc<Row>>> {
+        let plan = Plan::compile(
+            &self.catalog,
+            self.principal,
+            self.limits,
+            &Ask {
+                schema: ask.schema.clone(),
+                filter: Some(ask.filter.clone()),
+                untyped: ask.untyped,
+                ..Ask::default()
+            },
+        )?;
+        let most = self.limits.write_records;
+        let rows = self.tx.select(&Query {
+            schema: schema.clone(),
+            filter: Predicate::and([plan.filter, action]),
+            sort: Vec::new(),
+            limit: Some(most as u64 + 1),
+            offset: 0,
+        })?;
+        if rows.len() > most {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!(
+                    "the filter names more than {most} records, the most one write may touch; \
+                     narrow it and write in several calls"
+                ),
+            ));
+        }
+        Ok(rows)
+    }
+
+    fn write_all(
+        &mut self,
+        schema: &Arc<Schema>,
+        rules: &Rc<Rules>,
+        rows: &[Arc<Row>],
+        input: &super::input::Input,
+    ) -> Result<()> {
+        // Which alternatives hold is told by the states before the whole write.
+        let allowed = rows
+            .iter()
+            .map(|row| self.allowed(schema, rules, Some(row), input))
+            .collect::<Result<Vec<_>>>()?;
+        for (row, allowed) in rows.iter().zip(allowed) {
+            // An earlier record of this call may have changed this one through a relation.
+            let Some(now) = self.tx.get(schema, row.get(schema.primary))? else { continue };
+            self.write_allowed(schema, rules, Some(&now), input, allowed, Origin::Named)?;
+        }
+        Ok(())
+    }
+}

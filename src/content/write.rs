@@ -1,0 +1,240 @@
+//! Create, update and delete of one record.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::auth::grant::{self, Action, Grant};
+use crate::auth::password::PasswordHash;
+use crate::auth::principal::Principal;
+use crate::error::{Kind, Result};
+use crate::limits::Limits;
+use crate::model::catalog::Catalog;
+use crate::model::change::Row;
+use crate::model::json;
+use crate::model::related::RelatedSet;
+use crate::model::schema::Schema;
+use crate::model::value::Value;
+use crate::query::{Ask, Plan, parse_key};
+use crate::store::{Rows, Tx};
+
+use super::input::{self, Input, Mode, Scope};
+use super::job::{self, Job, Origin, Rules};
+use super::read::missing;
+use super::{Content, accounts};
+
+/// A write as it was asked for, checked against one catalog. Made before the writer is asked, so
+/// that the writer's thread has little left to do, and anew there if a migration came between.
+pub(super) struct Prepared {
+    pub catalog: Arc<Catalog>,
+    pub schema: Arc<Schema>,
+    pub grant: Grant,
+    pub input: Input,
+}
+
+/// Everything that checking a write starts from.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub principal: Principal,
+    pub limits: Arc<Limits>,
+    pub schema: String,
+    pub action: Action,
+    pub body: Arc<Map<String, Json>>,
+}
+
+impl Asked {
+    /// # Errors
+    /// No such schema, no rule (401, 403), 400 for the body.
+    pub(super) fn prepare(&self, catalog: &Arc<Catalog>) -> Result<Prepared> {
+        let (principal, action) = (&self.principal, self.action);
+        let schema = grant::schema(catalog, principal, &self.schema, action)?;
+        let grant = grant::require(catalog, &schema, principal, action)?;
+        let read = grant::resolve(catalog, &schema, principal, Action::Read);
+        let known = job::known(&[&read, &grant], &schema);
+        let scope = Scope {
+            catalog,
+            schema: &schema,
+            limits: &self.limits,
+            mode: if action == Action::Create { Mode::Create } else { Mode::Update },
+            admin: principal.admin,
+            known: &|field| known.has(field),
+            readable: &|field| read.offers(field),
+        };
+        let input = input::parse(&scope, &self.body)?;
+        Ok(Prepared { catalog: catalog.clone(), schema, grant, input })
+    }
+
+    /// What was prepared, if it still holds in this transaction.
+    pub(super) fn prepared(&self, prepared: Prepared, tx: &Tx<'_>) -> Result<Prepared> {
+        match Arc::ptr_eq(&prepared.catalog, tx.catalog()) {
+            true => Ok(prepared),
+            false => self.prepare(tx.catalog()),
+        }
+    }
+}
+
+/// A record as its writer may see it.
+struct Shown {
+    schema: Arc<Schema>,
+    /// `None` where the principal may read nothing of it: only its key is told.
+    plan: Option<Plan>,
+    row: Arc<Row>,
+    related: RelatedSet,
+}
+
+impl Shown {
+    fn new(job: &Job<'_, '_>, schema: &Arc<Schema>, row: Arc<Row>) -> Result<Shown> {
+        let ask = Ask { schema: schema.name.to_string(), ..Ask::default() };
+        let plan = match Plan::compile(&job.catalog, job.principal, job.limits, &ask) {
+            Ok(plan) => Some(plan),
+            Err(error) if matches!(error.kind, Kind::Unauthorized | Kind::Forbidden) => None,
+            Err(error) => return Err(error),
+        };
+        let related = match &plan {
+            Some(plan) if !plan.paths.is_empty() => {
+                job.tx.gather(schema, std::slice::from_ref(&row), &plan.paths)?
+            }
+            _ => RelatedSet::default(),
+        };
+        let plan = plan.filter(|plan| plan.matches(&row, &related));
+        Ok(Shown { schema: schema.clone(), plan, row, related })
+    }
+
+    fn json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        match &self.plan {
+            Some(plan) => plan.body.encode(&self.row, &self.related, &mut out),
+            None => return key_json(&self.schema, self.row.get(self.schema.primary)),
+        }
+        out
+    }
+}
+
+/// `{"id":1}`.
+fn key_json(schema: &Schema, key: &Value) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    json::write_string(&schema.primary_column().name, &mut out);
+    out.push(b':');
+    key.write_json(&mut out);
+    out.push(b'}');
+    out
+}
+
+impl Content {
+    /// Creates a record and gives it back, cut to what the principal may read.
+    ///
+    /// # Errors
+    /// No such schema; 401 or 403 where no rule allows it; 400 naming the field.
+    pub async fn create(
+        &self,
+        principal: &Principal,
+        schema: &str,
+        body: Map<String, Json>,
+    ) -> Result<Vec<u8>> {
+        let (asked, prepared, password) =
+            self.asked(principal, schema, Action::Create, body).await?;
+        let job = move |tx: &mut Tx<'_>| {
+            let Prepared { schema, grant, input, .. } = asked.prepared(prepared, tx)?;
+            let mut job = Job::new(tx, &asked.principal, &asked.limits);
+            let rules =
+                Rc::new(Rules::new(&job.catalog, &schema, &asked.limits, grant, asked.action)?);
+            let row = job.write(&schema, &rules, None, &input, Origin::Named)?;
+            job.finish()?;
+            accounts::written(&mut job, &schema, Some(&row), password.as_ref())?;
+            Shown::new(&job, &schema, row)
+        };
+        Ok(self.store.write(job).await?.value.json())
+    }
+
+    /// Updates a record and gives it back, cut to what the principal may read. Every update sets
+    /// `updated_at` and is told, even when nothing else changed.
+    ///
+    /// # Errors
+    /// Those of [`Content::create`]; 404 for a record that is not there or may not be read.
+    pub async fn update(
+        &self,
+        principal: &Principal,
+        schema: &str,
+        id: &str,
+        body: Map<String, Json>,
+    ) -> Result<Vec<u8>> {
+        let (asked, prepared, password) =
+            self.asked(principal, schema, Action::Update, body).await?;
+        let id = id.to_owned();
+        let job = move |tx: &mut Tx<'_>| {
+            let Prepared { schema, grant, input, .. } = asked.prepared(prepared, tx)?;
+            let mut job = Job::new(tx, &asked.principal, &asked.limits);
+            let old = job.readable(&schema, &id)?;
+            job.may_start_from(&schema, &old, &input)?;
+            let rules =
+                Rc::new(Rules::new(&job.catalog, &schema, &asked.limits, grant, asked.action)?);
+            let row = job.write(&schema, &rules, Some(&old), &input, Origin::Named)?;
+            job.finish()?;
+            accounts::written(&mut job, &schema, Some(&row), password.as_ref())?;
+            Shown::new(&job, &schema, row)
+        };
+        Ok(self.store.write(job).await?.value.json())
+    }
+
+    /// Deletes a record and gives its key back: `{"id":1}`.
+    ///
+    /// # Errors
+    /// As [`Content::update`]; 409 while a required relation leads to the record.
+    pub async fn delete(&self, principal: &Principal, schema: &str, id: &str) -> Result<Vec<u8>> {
+        let (asked, prepared, _) =
+            self.asked(principal, schema, Action::Delete, Map::new()).await?;
+        let id = id.to_owned();
+        let job = move |tx: &mut Tx<'_>| {
+            let Prepared { schema, grant, .. } = asked.prepared(prepared, tx)?;
+            let mut job = Job::new(tx, &asked.principal, &asked.limits);
+            let row = job.readable(&schema, &id)?;
+            job.delete(&schema, &grant, &row)?;
+            accounts::written(&mut job, &schema, None, None)?;
+            Ok(key_json(&schema, row.get(schema.primary)))
+        };
+        Ok(self.store.write(job).await?.value)
+    }
+
+    /// Checks what can be checked before the writer's turn, and hashes a user's password.
+    async fn asked(
+        &self,
+        principal: &Principal,
+        schema: &str,
+        action: Action,
+        mut body: Map<String, Json>,
+    ) -> Result<(Asked, Prepared, Option<PasswordHash>)> {
+        let catalog = self.store.catalog();
+        let password = match accounts::holds_password(&catalog, schema) {
+            true => accounts::take_password(&mut body)?,
+            false => None,
+        };
+        let asked = Asked {
+            principal: principal.clone(),
+            limits: self.limits.clone(),
+            schema: schema.to_owned(),
+            action,
+            body: Arc::new(body),
+        };
+        let prepared = asked.prepare(&catalog)?;
+        // Only for those who may write users at all: hashing is dear.
+        let hash = match password {
+            Some(password) => Some(self.hash(&password).await?),
+            None => None,
+        };
+        Ok((asked, prepared, hash))
+    }
+}
+
+impl Job<'_, '_> {
+    /// The record of that id, if the principal may read any of it.
+    fn readable(&mut self, schema: &Arc<Schema>, id: &str) -> Result<Arc<Row>> {
+        let key = parse_key(schema, id)?;
+        if let Some(row) = self.tx.get(schema, &key)?
+            && self.visible(schema, &row)?
+        {
+            return Ok(row);
+        }
+        Err(missing(schema, id))
+    }
+}
