@@ -26,14 +26,26 @@ use super::token;
 /// Clocks of two houses differ by this many seconds at most; the same at entry and at closing.
 pub const LEEWAY: i64 = 30;
 
-/// Keys are asked for again no sooner than this after the last time, whatever tokens come in.
-const REFRESH_AT_MOST: Duration = Duration::from_secs(30);
+/// How often the issuer is asked for its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// No sooner than this after the last time, whatever tokens come in.
+    pub at_most: Duration,
+    /// Keys older than this are asked for again, so that one taken back stops working.
+    pub after: Duration,
+    /// Keys older than this are no longer believed, although none newer could be got.
+    pub too_old: Duration,
+}
 
-/// Keys older than this are asked for again, so that one taken back stops working.
-const REFRESH_AFTER: Duration = Duration::from_secs(10 * 60);
-
-/// Keys older than this are no longer believed, although none newer could be got.
-const TOO_OLD: Duration = Duration::from_secs(60 * 60);
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            at_most: Duration::from_secs(30),
+            after: Duration::from_secs(10 * 60),
+            too_old: Duration::from_secs(60 * 60),
+        }
+    }
+}
 
 /// What is configured about the outside issuer.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +99,7 @@ pub struct Issuer {
     validation: Validation,
     source: KeySource,
     fetch: Arc<dyn Fetch>,
+    pace: Pace,
     keys: ArcSwap<Known>,
     /// When the source was last asked, well or not.
     asked: tokio::sync::Mutex<Option<Instant>>,
@@ -143,7 +156,11 @@ impl Mapping {
 impl Issuer {
     /// Reads the key or key set. A file that cannot be used is an error that names it; a URL that
     /// does not answer now is only logged, and its tokens are refused until it does.
-    pub async fn open(config: &IssuerConfig, fetch: Arc<dyn Fetch>) -> Result<Issuer, String> {
+    pub async fn open(
+        config: &IssuerConfig,
+        fetch: Arc<dyn Fetch>,
+        pace: Pace,
+    ) -> Result<Issuer, String> {
         let algorithm = Algorithm::from_str(&config.algorithm)
             .ok()
             .filter(|algorithm| algorithm.family() != AlgorithmFamily::Hmac)
@@ -167,6 +184,7 @@ impl Issuer {
             validation: token::signature_only(algorithm),
             source: config.keys.clone(),
             fetch,
+            pace,
             keys: ArcSwap::default(),
             asked: tokio::sync::Mutex::new(None),
         };
@@ -194,11 +212,10 @@ impl Issuer {
         }
         let kid = header.kid.as_deref();
         let mut known = self.keys.load_full();
-        if known.keys.find(kid).is_empty() || known.older_than(REFRESH_AFTER) {
+        if known.keys.find(kid).is_empty() || known.older_than(self.pace.after) {
             known = self.refresh(kid).await;
         }
-        if known.older_than(TOO_OLD) && !matches!(self.source, KeySource::Pem(_)) {
-            tracing::warn!("the outside issuer's keys are too old and none newer can be got");
+        if known.older_than(self.pace.too_old) && !matches!(self.source, KeySource::Pem(_)) {
             return Err(Error::unauthorized("bad token: its key cannot be checked now"));
         }
         let claims = self.claims(token, known.keys.find(kid))?;
@@ -251,20 +268,30 @@ impl Issuer {
     }
 
     /// Asks the source again, unless it was asked a moment ago. Many requests ask at once after a
-    /// key change: the first does the work, the others wait for it.
+    /// key change: the first does the work, and those wait for it that cannot go on without.
     async fn refresh(&self, kid: Option<&str>) -> Arc<Known> {
-        if matches!(self.source, KeySource::Pem(_)) {
-            return self.keys.load_full();
-        }
-        let mut asked = self.asked.lock().await;
         let known = self.keys.load_full();
-        let found = !known.keys.find(kid).is_empty() && !known.older_than(REFRESH_AFTER);
-        if found || asked.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST) {
+        if matches!(self.source, KeySource::Pem(_)) {
             return known;
         }
-        let answer = self.load().await;
+        let enough =
+            |known: &Known, age| !known.keys.find(kid).is_empty() && !known.older_than(age);
+        let mut asked = if enough(&known, self.pace.too_old) {
+            match self.asked.try_lock() {
+                Ok(asked) => asked,
+                Err(_) => return known,
+            }
+        } else {
+            self.asked.lock().await
+        };
+        let known = self.keys.load_full();
+        let lately = asked.is_some_and(|at| at.elapsed() < self.pace.at_most);
+        if lately || enough(&known, self.pace.after) {
+            return known;
+        }
+        // Before asking: a client that leaves while we wait must not let the next one ask.
         *asked = Some(Instant::now());
-        match answer {
+        match self.load().await {
             Ok(keys) => self.keys.store(Known::now(keys)),
             Err(why) => tracing::warn!("the outside issuer's keys could not be renewed: {why}"),
         }
