@@ -25,7 +25,8 @@ pub(super) fn ended() -> Error {
 
 /// The principal as it is now; `None` when it has ended.
 pub(super) fn present(principals: &dyn Principals, was: &Arc<Principal>) -> Option<Arc<Principal>> {
-    if !was.logged_in || (was.user.is_none() && was.session.is_none()) {
+    // Guests, and the owner of the data directory.
+    if was.expires.is_none() {
         return Some(was.clone());
     }
     let now = principals.current(was)?;
@@ -79,7 +80,11 @@ pub(super) fn changes(matcher: &mut Matcher, commit: &Commit) {
         }
     }
     if !some.is_empty() {
-        principals(matcher, |principal| principal.user.is_some_and(|id| some.contains(&id)));
+        // An outside issuer's token without a user here may just have been linked to one.
+        let unlinked = |principal: &Principal| principal.user.is_none() && principal.logged_in;
+        principals(matcher, |principal| {
+            principal.user.is_some_and(|id| some.contains(&id)) || unlinked(principal)
+        });
     }
 }
 

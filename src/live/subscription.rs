@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use crate::auth::directory::Directory;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
@@ -30,6 +31,12 @@ pub trait Principals: Send + Sync {
     /// The principal as it is now: the same token, the user's present name and roles. `None` when
     /// its session, token or user has ended.
     fn current(&self, principal: &Principal) -> Option<Arc<Principal>>;
+}
+
+impl Principals for Directory {
+    fn current(&self, principal: &Principal) -> Option<Arc<Principal>> {
+        Directory::current(self, principal)
+    }
 }
 
 /// What the stream needs of the store.
