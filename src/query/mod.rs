@@ -34,3 +34,6 @@ pub struct Ask {
 fn unknown(part: &str, name: &str) -> Error {
     Error::bad(format!("invalid {part}: unknown field '{}'", clip(name)))
 }
+
+#[cfg(test)]
+mod tests;
