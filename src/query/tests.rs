@@ -335,9 +335,8 @@ fn writes_take_the_rules_in_the_files_order_and_reads_drop_what_is_covered() {
         }),
     );
     let schema = catalog.named("blog").unwrap();
-    let alternatives = |who: &Principal, action| {
-        grant::resolve(&catalog, schema, who, action).alternatives
-    };
+    let alternatives =
+        |who: &Principal, action| grant::resolve(&catalog, schema, who, action).alternatives;
     let editor = user(&["editor"]);
     assert_eq!(alternatives(&editor, Action::Read).len(), 1);
     assert_eq!(alternatives(&user(&[]), Action::Read).len(), 2);
@@ -371,9 +370,8 @@ fn who_may_not_is_told_by_whether_it_is_logged_in() {
     assert_eq!(told(&user(&[]), "blog"), want);
     assert_eq!(told(&user(&[]), "nope"), (400, 4404, text("schema not found: nope")));
     // Junctions are served to nobody.
-    let junction = catalog.all().find(|schema| {
-        schema.kind == crate::model::schema::SchemaKind::Junction
-    });
+    let junction =
+        catalog.all().find(|schema| schema.kind == crate::model::schema::SchemaKind::Junction);
     let junction = junction.expect("user and role are linked").name.to_string();
     assert_eq!(told(&Principal::owner(), &junction).1, 4404);
     assert_eq!(told(&guest, "user").0, 401);

@@ -515,6 +515,14 @@ fn primary(
         (None, [one]) => Some(*one),
         (None, _) => at(fields, "id"),
     };
+    // Only the primary key is filled in by the server, whichever field that turns out to be.
+    for (index, field) in fields.iter_mut().enumerate() {
+        if let What::Column(column) = &mut field.what
+            && Some(index) != chosen
+        {
+            column.automatic = false;
+        }
+    }
     let Some(chosen) = chosen else {
         if let Some(field) = fields.iter().find(|f| f.name.eq_ignore_ascii_case("id")) {
             let (path, name) = (join(&field.path, "name"), field.name.clone());
@@ -532,13 +540,6 @@ fn primary(
         );
         return Some(0);
     };
-    for (index, field) in fields.iter_mut().enumerate() {
-        if let What::Column(column) = &mut field.what
-            && index != chosen
-        {
-            column.automatic = false;
-        }
-    }
     let field = &mut fields[chosen];
     let (name, path) = (field.name.clone(), field.path.clone());
     let mut bad = |key: &str, message: String| {
