@@ -50,8 +50,11 @@ impl Key {
 /// Gathered rows by (schema, relation, primary key of the row they are read from).
 #[derive(Clone, Debug, Default)]
 pub struct RelatedSet {
-    rows: HashMap<(SchemaId, Arc<str>), HashMap<Key, Vec<Arc<Row>>>>,
+    rows: HashMap<(SchemaId, Arc<str>), ByKey>,
 }
+
+/// Related rows by the primary key of the row they are read from.
+type ByKey = HashMap<Key, Vec<Arc<Row>>>;
 
 impl RelatedSet {
     pub fn insert(
@@ -70,6 +73,13 @@ impl RelatedSet {
 
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Adds what `other` gathered of the same state.
+    pub fn merge(&mut self, other: RelatedSet) {
+        for (relation, rows) in other.rows {
+            self.rows.entry(relation).or_default().extend(rows);
+        }
     }
 }
 

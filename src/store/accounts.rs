@@ -13,6 +13,7 @@ use crate::model::catalog::Catalog;
 use crate::model::change::Notice;
 use crate::model::schema::{Schema, Shape};
 
+use super::fault::fault;
 use super::{Reader, Rows, Tx};
 
 /// A session row. Times are seconds since 1970; hashes are SHA-256 of a random token.
@@ -359,9 +360,4 @@ fn session(row: &rusqlite::Row<'_>) -> rusqlite::Result<Session> {
 
 fn uuid(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
     row.get::<_, [u8; 16]>(column).map(Uuid::from_bytes)
-}
-
-/// SQLite's texts name tables and columns here, never a bound value.
-fn fault(error: rusqlite::Error) -> Error {
-    Error::internal(error)
 }

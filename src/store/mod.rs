@@ -3,24 +3,52 @@
 //! **Does not know:** subscriptions, sockets, principals, wire formats.
 
 pub mod accounts;
+mod cell;
+mod checkpoint;
+mod codec;
+mod connection;
+mod fault;
+mod format;
 pub mod functions;
+mod line;
+mod lock;
+pub mod log;
+mod pool;
 pub mod read;
-mod stubs;
+mod refs;
+mod refuse;
+mod related;
+mod seal;
+mod texts;
+mod touched;
+mod trim;
 pub mod tx;
+mod writer;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 use crate::model::related::Paths;
 use crate::model::schema::SchemaId;
 
+pub use log::{Entry, Logged, Mark};
 pub use read::{Query, Reader, Rows};
 pub use tx::Tx;
+
+use line::{Line, Refused};
+use pool::ReadTask;
+use writer::{Task, Work, Writer};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -33,6 +61,19 @@ pub struct Options {
     pub log_bytes: u64,
     pub readers: usize,
     pub limits: Limits,
+}
+
+impl Options {
+    /// The defaults: a log of 24 hours and 1 GiB, four readers.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Options {
+            dir: dir.into(),
+            log_age: Duration::from_secs(24 * 60 * 60),
+            log_bytes: 1 << 30,
+            readers: 4,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// Hears of every commit, in log order, on the writer's thread, after the commit is on disk and
@@ -48,26 +89,87 @@ pub struct Written<T> {
     pub commit: Option<Arc<Commit>>,
 }
 
-/// A handle on the open store; cheap to clone.
+/// What the threads and all handles share.
+pub(crate) struct Shared {
+    /// The catalog after the newest commit.
+    pub(crate) catalog: ArcSwap<Catalog>,
+    /// Relation paths to gather into commits.
+    pub(crate) want: ArcSwap<HashMap<SchemaId, Paths>>,
+}
+
+/// A handle on the open store; cheap to clone. When the last one goes, what waits is still
+/// written and the lock is let go of.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    writes: Arc<Line<Task>>,
+    reads: Arc<Line<ReadTask>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Let go of after the threads have ended.
+    _lock: lock::DirLock,
+}
 
 impl Store {
     /// Opens or makes the store: takes the lock, checks the format, starts writer and readers.
+    /// Errors name the directory and are for whoever starts the server.
     pub fn open(options: Options, sink: Box<dyn CommitSink>) -> Result<Store> {
-        let _ = (options, sink);
-        todo!("helper T")
+        let lock = lock::take(&options.dir)?;
+        let connection = format::open(&options.dir)?;
+        let catalog = load_catalog(&connection)?;
+        let shared =
+            Arc::new(Shared { catalog: ArcSwap::from_pointee(catalog), want: ArcSwap::default() });
+        let writes = Arc::new(Line::new(options.limits.waiting_writes));
+        let reads = Arc::new(Line::new(options.limits.waiting_reads));
+        let read_time = options.limits.read_time;
+        let mut threads = pool::start(options.readers, &options.dir, read_time, &reads, &shared)?;
+        let writer = Writer::new(&options, connection, writes.clone(), shared.clone(), sink)?;
+        threads.push(
+            std::thread::Builder::new()
+                .name("writer".into())
+                .spawn(move || writer.run())
+                .map_err(Error::internal)?,
+        );
+        let threads = Mutex::new(threads);
+        Ok(Store { inner: Arc::new(Inner { shared, writes, reads, threads, _lock: lock }) })
     }
 
     /// Runs `job` in the writer's thread in a transaction of its own (a savepoint in a group).
     /// An `Err` undoes everything the job did. The answer comes after the commit is on disk.
+    /// A write whose future is dropped before its turn is not begun. A panic in a job ends the
+    /// process.
     pub async fn write<T, F>(&self, job: F) -> Result<Written<T>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let _ = job;
-        Err(Error::internal("todo: helper T"))
+        self.hand_in(job)?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// [`Store::write`] for threads outside the runtime. Panics within one.
+    pub fn write_blocking<T, F>(&self, job: F) -> Result<Written<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.hand_in(job)?.blocking_recv().unwrap_or_else(|_| Err(ending()))
+    }
+
+    fn hand_in<T, F>(&self, job: F) -> Result<oneshot::Receiver<Result<Written<T>>>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let work = Work { job: Some(job), value: None, reply };
+        self.inner
+            .writes
+            .push(Task::Write(Box::new(work)))
+            .map_err(|why| refused(why, "writes"))?;
+        Ok(answer)
     }
 
     /// Runs `job` on a reader: one consistent snapshot, interrupted after `Limits::read_time` or
@@ -77,25 +179,102 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        let _ = job;
-        Err(Error::internal("todo: helper T"))
+        let (answer, _abandon) = self.ask(job)?;
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// [`Store::read`] for threads outside the runtime. Panics within one.
+    pub fn read_blocking<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let (answer, _abandon) = self.ask(job)?;
+        answer.blocking_recv().unwrap_or_else(|_| Err(lost()))
+    }
+
+    fn ask<T, F>(&self, job: F) -> Result<(oneshot::Receiver<Result<T>>, Abandon)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let task = ReadTask {
+            job: Box::new(move |reader| {
+                let _ = reply.send(reader.and_then(job));
+            }),
+            abandoned: abandoned.clone(),
+        };
+        self.inner.reads.push(task).map_err(|why| refused(why, "reads"))?;
+        Ok((answer, Abandon(abandoned)))
     }
 
     /// The catalog after the newest commit.
     pub fn catalog(&self) -> Arc<Catalog> {
-        todo!("helper T")
+        self.inner.shared.catalog.load_full()
     }
 
     /// Says which relation paths the writer must gather into `Commit::related`, by schema.
     /// Holds for jobs that start after this returns and `barrier` was awaited.
-    pub fn want(&self, paths: std::collections::HashMap<SchemaId, Paths>) {
-        let _ = paths;
-        todo!("helper T")
+    pub fn want(&self, paths: HashMap<SchemaId, Paths>) {
+        self.inner.shared.want.store(Arc::new(paths));
     }
 
     /// Waits until everything that was handed to the writer before is committed and was told to
     /// the sink; gives the newest position.
     pub async fn barrier(&self) -> Result<u64> {
-        todo!("helper T")
+        let (reply, answer) = oneshot::channel();
+        self.inner
+            .writes
+            .push_always(Task::Barrier(reply))
+            .map_err(|why| refused(why, "writes"))?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
     }
+}
+
+/// Tells a reader that nobody waits any more.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.writes.close();
+        self.reads.close();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // The last handle may have gone with a job, on one of these threads.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn load_catalog(connection: &rusqlite::Connection) -> Result<Catalog> {
+    // Until `migrate::load` lands: nothing but the version, so that readers and rows agree.
+    Ok(Catalog::new(format::catalog_version(connection)?, Vec::new()))
+}
+
+fn refused(why: Refused, what: &str) -> Error {
+    match why {
+        Refused::Full => {
+            Error::new(Kind::Unavailable, format!("too many {what} are waiting; try again later"))
+        }
+        Refused::Closed => ending(),
+    }
+}
+
+fn ending() -> Error {
+    Error::new(Kind::Unavailable, "the server is shutting down")
+}
+
+fn lost() -> Error {
+    Error::internal("a read panicked")
 }

@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+
 use crate::error::Result;
 use crate::filter::Predicate;
+use crate::filter::sql::{self, quote};
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
-use crate::model::related::{Paths, RelatedSet};
+use crate::model::related::{Key, Paths, RelatedSet};
 use crate::model::schema::{Schema, Slot};
 use crate::model::value::Value;
+
+use super::cell::{self, Cell};
+use super::fault::fault;
+use super::log::{self, Entry, Mark};
+use super::related;
+use super::texts::TextCache;
 
 /// Rows of one schema.
 #[derive(Clone, Debug)]
@@ -26,6 +35,7 @@ pub struct Query {
 pub trait Rows {
     fn catalog(&self) -> &Arc<Catalog>;
 
+    /// The row with that primary key.
     fn get(&self, schema: &Schema, key: &Value) -> Result<Option<Arc<Row>>>;
 
     fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>>;
@@ -39,6 +49,179 @@ pub trait Rows {
 
 /// A reader's snapshot.
 pub struct Reader<'a> {
-    pub(crate) connection: &'a rusqlite::Connection,
+    pub(crate) connection: &'a Connection,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) texts: &'a TextCache,
+}
+
+impl Reader<'_> {
+    /// The newest entry's mark; `None` while the log is empty.
+    pub fn newest(&self) -> Result<Option<Mark>> {
+        log::newest(self.connection)
+    }
+
+    /// The oldest entry that was not trimmed.
+    pub fn oldest(&self) -> Result<Option<Mark>> {
+        log::oldest(self.connection)
+    }
+
+    /// The mark of the entry at `position`; `None` where it was trimmed or is not yet written.
+    pub fn mark(&self, position: u64) -> Result<Option<Mark>> {
+        log::at(self.connection, position)
+    }
+
+    /// Up to `limit` entries after `after`, in order, read against this snapshot's catalog.
+    pub fn entries(&self, after: u64, limit: usize) -> Result<Vec<Entry>> {
+        log::entries(self.connection, &self.catalog, after, limit)
+    }
+
+    /// The record as it stood right after the entry at `position` (0: before the first). Exact
+    /// while the entry after it is still in the log.
+    pub fn state_at(
+        &self,
+        schema: &Schema,
+        key: &Value,
+        position: u64,
+    ) -> Result<Option<Arc<Row>>> {
+        match log::image_before_next(self.connection, &self.catalog, schema, key, position)? {
+            Some(image) => Ok(image),
+            None => self.get(schema, key),
+        }
+    }
+
+    /// The records whose key column `slot` held `value` right after the entry at `position`, by
+    /// primary key, as they were then.
+    pub fn pointing_at(
+        &self,
+        schema: &Schema,
+        slot: Slot,
+        value: &Value,
+        position: u64,
+    ) -> Result<Vec<Arc<Row>>> {
+        let texts = self.texts.of(schema);
+        let now = rows_by(self.connection, &texts.by(schema, slot), schema, value, u64::MAX)?;
+        let moved = log::moved_since(self.connection, schema, slot, value, position)?;
+        let keys = now.iter().map(|row| row.get(schema.primary).clone()).chain(moved);
+        let mut then = std::collections::BTreeMap::new();
+        for key in keys {
+            let Some(name) = Key::of(&key) else { continue };
+            if then.contains_key(&name) {
+                continue;
+            }
+            let state = self.state_at(schema, &key, position)?;
+            then.insert(name, state.filter(|row| row.get(slot) == value));
+        }
+        Ok(then.into_values().flatten().collect())
+    }
+}
+
+impl Rows for Reader<'_> {
+    fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    fn get(&self, schema: &Schema, key: &Value) -> Result<Option<Arc<Row>>> {
+        get(self.connection, self.texts, schema, key)
+    }
+
+    fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>> {
+        select(self.connection, self.texts, &self.catalog, query)
+    }
+
+    fn count(&self, schema: &Schema, filter: &Predicate) -> Result<u64> {
+        count(self.connection, self.texts, &self.catalog, schema, filter)
+    }
+
+    fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
+        related::gather(self.connection, self.texts, &self.catalog, schema, rows, paths, None)
+    }
+}
+
+pub(crate) fn get(
+    connection: &Connection,
+    texts: &TextCache,
+    schema: &Schema,
+    key: &Value,
+) -> Result<Option<Arc<Row>>> {
+    connection
+        .prepare_cached(&texts.of(schema).get)
+        .and_then(|mut statement| {
+            statement
+                .query_row([Cell(key)], |row| cell::record(row, 0, schema).map(Arc::new))
+                .optional()
+        })
+        .map_err(fault)
+}
+
+pub(crate) fn select(
+    connection: &Connection,
+    texts: &TextCache,
+    catalog: &Catalog,
+    query: &Query,
+) -> Result<Vec<Arc<Row>>> {
+    let schema = &*query.schema;
+    let texts = texts.of(schema);
+    let condition = sql::write(&query.filter, catalog, schema, "r");
+    let mut text = format!("SELECT {} FROM {} WHERE {}", texts.columns, texts.from, condition.text);
+    // SQLite sorts NULL before everything else, which is what is wanted in both directions.
+    let mut order: Vec<String> = Vec::new();
+    for (slot, descending) in &query.sort {
+        let direction = if *descending { " DESC" } else { "" };
+        order.push(format!("r.{}{direction}", quote(&schema.columns[*slot].name)));
+    }
+    if query.sort.iter().all(|(slot, _)| *slot != schema.primary) {
+        order.push(texts.primary.clone());
+    }
+    text.push_str(" ORDER BY ");
+    text.push_str(&order.join(", "));
+    // Filters vary with every client: their numbers are parameters so that plans are found again.
+    text.push_str(" LIMIT ? OFFSET ?");
+    let bound = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let page = [query.limit.map_or(Value::Int(-1), bound), bound(query.offset)];
+    let read = || -> rusqlite::Result<Vec<Arc<Row>>> {
+        let mut statement = connection.prepare_cached(&text)?;
+        let params = params_from_iter(condition.params.iter().chain(&page).map(Cell));
+        statement.query_map(params, |row| cell::record(row, 0, schema).map(Arc::new))?.collect()
+    };
+    read().map_err(fault)
+}
+
+pub(crate) fn count(
+    connection: &Connection,
+    texts: &TextCache,
+    catalog: &Catalog,
+    schema: &Schema,
+    filter: &Predicate,
+) -> Result<u64> {
+    let condition = sql::write(filter, catalog, schema, "r");
+    let text = format!("SELECT count(*) FROM {} WHERE {}", texts.of(schema).from, condition.text);
+    connection
+        .prepare_cached(&text)
+        .and_then(|mut statement| {
+            statement.query_row(params_from_iter(condition.params.iter().map(Cell)), |row| {
+                row.get::<_, i64>(0)
+            })
+        })
+        .map(|number| number as u64)
+        .map_err(fault)
+}
+
+/// Rows by a statement of two parameters: a value, and how many at most.
+pub(crate) fn rows_by(
+    connection: &Connection,
+    text: &str,
+    schema: &Schema,
+    value: &Value,
+    limit: u64,
+) -> Result<Vec<Arc<Row>>> {
+    let limit = Value::Int(i64::try_from(limit).unwrap_or(i64::MAX));
+    let read = || -> rusqlite::Result<Vec<Arc<Row>>> {
+        connection
+            .prepare_cached(text)?
+            .query_map([Cell(value), Cell(&limit)], |row| {
+                cell::record(row, 0, schema).map(Arc::new)
+            })?
+            .collect()
+    };
+    read().map_err(fault)
 }

@@ -1,0 +1,126 @@
+//! A bounded waiting line between tasks and the store's threads.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Why something was not let into the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Closed,
+}
+
+/// First in, first out. Whoever takes may take all at once, so that a writer under load pays for
+/// the lock once a group and not once a job.
+pub(crate) struct Line<T> {
+    state: Mutex<State<T>>,
+    filled: Condvar,
+    limit: usize,
+}
+
+struct State<T> {
+    waiting: VecDeque<T>,
+    closed: bool,
+}
+
+impl<T> Line<T> {
+    pub(crate) fn new(limit: usize) -> Self {
+        Line {
+            state: Mutex::new(State { waiting: VecDeque::new(), closed: false }),
+            filled: Condvar::new(),
+            limit,
+        }
+    }
+
+    /// Nothing panics while the lock is held, so a poisoned lock still guards good data.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `item` in unless `limit` items wait.
+    pub(crate) fn push(&self, item: T) -> Result<(), Refused> {
+        self.enter(item, true)
+    }
+
+    /// Lets `item` in however many wait: for the few that are not clients' requests.
+    pub(crate) fn push_always(&self, item: T) -> Result<(), Refused> {
+        self.enter(item, false)
+    }
+
+    fn enter(&self, item: T, bounded: bool) -> Result<(), Refused> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if bounded && state.waiting.len() >= self.limit {
+            return Err(Refused::Full);
+        }
+        state.waiting.push_back(item);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for one item; `None` when the line is closed and empty.
+    pub(crate) fn take(&self) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(item) = state.waiting.pop_front() {
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Moves everything that waits into `into`, waiting up to `patience` for the first item.
+    /// `false` when the line is closed and empty.
+    pub(crate) fn take_all(&self, into: &mut VecDeque<T>, patience: Duration) -> bool {
+        let mut state = self.lock();
+        let until = Instant::now() + patience;
+        while state.waiting.is_empty() && !state.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            state = match self.filled.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        into.append(&mut state.waiting);
+        !(into.is_empty() && state.closed)
+    }
+
+    /// Lets nobody in any more; what waits is still served.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_closed_and_in_order() {
+        let line = Line::new(2);
+        assert_eq!(line.push(1), Ok(()));
+        assert_eq!(line.push(2), Ok(()));
+        assert_eq!(line.push(3), Err(Refused::Full));
+        assert_eq!(line.push_always(4), Ok(()));
+        assert_eq!(line.take(), Some(1));
+        line.close();
+        assert_eq!(line.push(5), Err(Refused::Closed));
+        let mut rest = VecDeque::new();
+        assert!(line.take_all(&mut rest, Duration::ZERO));
+        assert_eq!(rest, [2, 4]);
+        rest.clear();
+        assert!(!line.take_all(&mut rest, Duration::ZERO));
+        assert_eq!(line.take(), None);
+    }
+}

@@ -1,0 +1,365 @@
+//! The change log's tables: entries by position, and what they can be found by.
+//!
+//! Three tables. `_rc_log` holds an entry a row; `bytes` is what the entry takes, look-ups
+//! included, and `ends` the sum over all entries up to and with this one, trimmed ones too, so
+//! that the log's size is one subtraction. `_rc_log_key` finds the entries of a record; `_rc_log_ref` finds the entries in
+//! which a key column gained or lost a value, and whose record that was.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::model::catalog::Catalog;
+use crate::model::change::{Change, Row};
+use crate::model::schema::{Default, Schema, SchemaId, Slot};
+use crate::model::value::Value;
+
+use super::cell::{self, Cell};
+use super::codec::{self, Damaged, Raw, RawChange, Shape};
+use super::fault::fault;
+
+pub use super::codec::Logged;
+
+/// Estimated bytes of a row in `_rc_log` beside its entry, and of a look-up row beside its key.
+const ROW_BYTES: usize = 40;
+
+pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE _rc_log (
+             position INTEGER PRIMARY KEY,
+             stamp INTEGER NOT NULL,
+             time INTEGER NOT NULL,
+             bytes INTEGER NOT NULL,
+             ends INTEGER NOT NULL,
+             entry BLOB NOT NULL
+         ) STRICT;
+         CREATE TABLE _rc_log_key (
+             schema INTEGER NOT NULL,
+             key ANY NOT NULL,
+             position INTEGER NOT NULL,
+             PRIMARY KEY (schema, key, position)
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE _rc_log_ref (
+             field INTEGER NOT NULL,
+             value ANY NOT NULL,
+             position INTEGER NOT NULL,
+             key ANY NOT NULL,
+             PRIMARY KEY (field, value, position, key)
+         ) STRICT, WITHOUT ROWID;",
+    )
+}
+
+/// Where an entry stands and how it is told from one of another history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub position: u64,
+    pub stamp: u64,
+    /// Microseconds since 1970.
+    pub time: i64,
+}
+
+/// An entry of the log, read against a later catalog.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub mark: Mark,
+    pub origin: Option<Uuid>,
+    /// In the order of the commit; states have the slots of the catalog they were read against.
+    /// `schema_version` is the one they were written under.
+    pub changes: Vec<Change>,
+    pub notices: Vec<Logged>,
+    /// Schemas of the entry that the catalog does not hold; their changes are left out.
+    pub unknown: Vec<SchemaId>,
+}
+
+/// What the writer keeps in mind of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The newest entry; position 0 where there was never one.
+    pub(crate) newest: Mark,
+    /// Bytes of all entries ever written.
+    pub(crate) ends: u64,
+}
+
+pub(crate) fn tail(connection: &Connection) -> rusqlite::Result<Tail> {
+    connection
+        .query_row(
+            "SELECT position, stamp, time, ends FROM _rc_log ORDER BY position DESC LIMIT 1",
+            (),
+            |row| Ok(Tail { newest: mark(row)?, ends: row.get::<_, i64>(3)? as u64 }),
+        )
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+fn mark(row: &rusqlite::Row<'_>) -> rusqlite::Result<Mark> {
+    Ok(Mark {
+        position: row.get::<_, i64>(0)? as u64,
+        stamp: row.get::<_, i64>(1)? as u64,
+        time: row.get(2)?,
+    })
+}
+
+/// Writes an entry and its look-ups. Gives the bytes it adds to the log.
+pub(crate) fn append(
+    connection: &Connection,
+    mark: Mark,
+    before: u64,
+    entry: &[u8],
+    changes: &[Change],
+    schemas: &[Arc<Schema>],
+) -> rusqlite::Result<u64> {
+    let position = mark.position as i64;
+    let mut bytes = ROW_BYTES + entry.len();
+    let mut find_key = connection.prepare_cached("INSERT INTO _rc_log_key VALUES (?1, ?2, ?3)")?;
+    let mut find_ref =
+        connection.prepare_cached("INSERT OR IGNORE INTO _rc_log_ref VALUES (?1, ?2, ?3, ?4)")?;
+    for (change, schema) in changes.iter().zip(schemas) {
+        find_key.execute((schema.id.0, Cell(&change.key), position))?;
+        bytes += lookup_bytes(&[&change.key]);
+        for slot in 0..schema.columns.len() {
+            if !codec::is_key(schema, slot) {
+                continue;
+            }
+            let at = |row: &'_ Option<Arc<Row>>| row.as_ref().map(|row| row.get(slot).clone());
+            let field = schema.columns[slot].id.0;
+            for value in moved(at(&change.before).as_ref(), at(&change.after).as_ref()) {
+                find_ref.execute((field, Cell(value), position, Cell(&change.key)))?;
+                bytes += lookup_bytes(&[value, &change.key]);
+            }
+        }
+    }
+    let ends = before + bytes as u64;
+    connection.prepare_cached("INSERT INTO _rc_log VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
+        position,
+        mark.stamp as i64,
+        mark.time,
+        bytes as i64,
+        ends as i64,
+        entry,
+    ))?;
+    Ok(bytes as u64)
+}
+
+fn lookup_bytes(keys: &[&Value]) -> usize {
+    keys.iter().map(|key| key.heap_bytes() + 8).sum::<usize>() + 12
+}
+
+/// The values that a key column lost and gained.
+fn moved<'v>(
+    before: Option<&'v Value>,
+    after: Option<&'v Value>,
+) -> impl Iterator<Item = &'v Value> {
+    let (before, after) = if before == after { (None, None) } else { (before, after) };
+    [before, after].into_iter().flatten().filter(|value| !value.is_null())
+}
+
+/// Takes an entry and its look-ups out of the log.
+pub(crate) fn remove(connection: &Connection, position: u64, entry: &[u8]) -> rusqlite::Result<()> {
+    let position = position as i64;
+    // A damaged entry leaves its look-ups behind: they find a position that is gone, and nothing.
+    if let Ok(raw) = codec::decode(entry) {
+        let mut find_key = connection.prepare_cached(
+            "DELETE FROM _rc_log_key WHERE schema = ?1 AND key = ?2 AND position = ?3",
+        )?;
+        let mut find_ref = connection.prepare_cached(
+            "DELETE FROM _rc_log_ref
+             WHERE field = ?1 AND value = ?2 AND position = ?3 AND key = ?4",
+        )?;
+        for change in &raw.changes {
+            let shape = &raw.shapes[change.shape];
+            let Some(key) = change.key(shape) else { continue };
+            find_key.execute((shape.schema.0, Cell(key), position))?;
+            for (index, (field, is_key)) in shape.fields.iter().enumerate() {
+                if !is_key {
+                    continue;
+                }
+                let at =
+                    |state: &'_ Option<Vec<Value>>| state.as_ref().map(|row| row[index].clone());
+                for value in moved(at(&change.before).as_ref(), at(&change.after).as_ref()) {
+                    find_ref.execute((field.0, Cell(value), position, Cell(key)))?;
+                }
+            }
+        }
+    }
+    connection
+        .prepare_cached("DELETE FROM _rc_log WHERE position = ?1")?
+        .execute([position])
+        .map(drop)
+}
+
+impl RawChange {
+    fn key(&self, shape: &Shape) -> Option<&Value> {
+        self.before.as_ref().or(self.after.as_ref()).map(|state| &state[shape.primary])
+    }
+}
+
+/// The newest entry's mark; `None` while the log is empty.
+pub(crate) fn newest(connection: &Connection) -> Result<Option<Mark>> {
+    let tail = tail(connection).map_err(fault)?;
+    Ok((tail.newest.position > 0).then_some(tail.newest))
+}
+
+/// The oldest entry that is still there.
+pub(crate) fn oldest(connection: &Connection) -> Result<Option<Mark>> {
+    connection
+        .prepare_cached("SELECT position, stamp, time FROM _rc_log ORDER BY position LIMIT 1")
+        .and_then(|mut statement| statement.query_row((), mark).optional())
+        .map_err(fault)
+}
+
+/// The entry at a position, if it is still there.
+pub(crate) fn at(connection: &Connection, position: u64) -> Result<Option<Mark>> {
+    connection
+        .prepare_cached("SELECT position, stamp, time FROM _rc_log WHERE position = ?1")
+        .and_then(|mut statement| statement.query_row([position as i64], mark).optional())
+        .map_err(fault)
+}
+
+/// Up to `limit` entries after position `after`, in order.
+pub(crate) fn entries(
+    connection: &Connection,
+    catalog: &Catalog,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Entry>> {
+    let read = || -> rusqlite::Result<Vec<(Mark, Vec<u8>)>> {
+        connection
+            .prepare_cached(
+                "SELECT position, stamp, time, entry FROM _rc_log
+                 WHERE position > ?1 ORDER BY position LIMIT ?2",
+            )?
+            .query_map((after as i64, limit as i64), |row| Ok((mark(row)?, row.get(3)?)))?
+            .collect()
+    };
+    let entries = read().map_err(fault)?;
+    entries.iter().map(|(mark, entry)| against(catalog, *mark, decode(*mark, entry)?)).collect()
+}
+
+fn decode(mark: Mark, entry: &[u8]) -> Result<Raw> {
+    codec::decode(entry)
+        .map_err(|Damaged(why)| Error::internal(format_args!("log entry {}: {why}", mark.position)))
+}
+
+/// Where each column of a later schema finds its value in an entry.
+struct Reading {
+    schema: Arc<Schema>,
+    /// Index into the shape's fields, by slot.
+    from: Vec<Option<usize>>,
+}
+
+impl Reading {
+    fn new(catalog: &Catalog, shape: &Shape) -> Option<Reading> {
+        let schema = catalog.get(shape.schema)?.clone();
+        let find = |id| shape.fields.iter().position(|(field, _)| *field == id);
+        let from = schema.columns.iter().map(|column| find(column.id)).collect();
+        Some(Reading { schema, from })
+    }
+
+    /// A column added since holds what the migration gave older rows: its default, else NULL.
+    fn row(&self, state: &[Value], time: i64) -> Arc<Row> {
+        let values = self.from.iter().zip(&self.schema.columns).map(|(from, column)| match from {
+            Some(index) => state[*index].clone(),
+            None => match &column.default {
+                Some(Default::Value(value)) => value.clone(),
+                Some(Default::Now) if !column.optional => Value::Time(time),
+                _ => Value::Null,
+            },
+        });
+        Arc::new(Row::new(values.collect()))
+    }
+}
+
+fn against(catalog: &Catalog, mark: Mark, raw: Raw) -> Result<Entry> {
+    let readings: Vec<_> = raw.shapes.iter().map(|shape| Reading::new(catalog, shape)).collect();
+    let mut entry = Entry {
+        mark,
+        origin: raw.origin,
+        changes: Vec::with_capacity(raw.changes.len()),
+        notices: raw.notices,
+        unknown: Vec::new(),
+    };
+    for (reading, shape) in readings.iter().zip(&raw.shapes) {
+        if reading.is_none() {
+            entry.unknown.push(shape.schema);
+        }
+    }
+    for change in &raw.changes {
+        let (Some(reading), shape) = (&readings[change.shape], &raw.shapes[change.shape]) else {
+            continue;
+        };
+        let Some(key) = change.key(shape) else { continue };
+        let row =
+            |state: &Option<Vec<Value>>| state.as_ref().map(|state| reading.row(state, mark.time));
+        entry.changes.push(Change {
+            schema: shape.schema,
+            schema_version: shape.version,
+            op: change.op,
+            key: key.clone(),
+            before: row(&change.before),
+            after: row(&change.after),
+        });
+    }
+    Ok(entry)
+}
+
+/// A record's before-image in its first entry after `position`. `None`: it was not touched since
+/// (its state then is its row now). `Some(None)`: it did not exist.
+pub(crate) fn image_before_next(
+    connection: &Connection,
+    catalog: &Catalog,
+    schema: &Schema,
+    key: &Value,
+    position: u64,
+) -> Result<Option<Option<Arc<Row>>>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT position, stamp, time, entry FROM _rc_log WHERE position =
+                 (SELECT position FROM _rc_log_key WHERE schema = ?1 AND key = ?2 AND position > ?3
+                  ORDER BY position LIMIT 1)",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_row((schema.id.0, Cell(key), position as i64), |row| {
+                    Ok((mark(row)?, row.get::<_, Vec<u8>>(3)?))
+                })
+                .optional()
+        })
+        .map_err(fault)?;
+    let Some((mark, entry)) = found else { return Ok(None) };
+    let raw = decode(mark, &entry)?;
+    for change in &raw.changes {
+        let shape = &raw.shapes[change.shape];
+        if shape.schema == schema.id && change.key(shape) == Some(key) {
+            let image = change.before.as_ref().and_then(|state| {
+                Reading::new(catalog, shape).map(|reading| reading.row(state, mark.time))
+            });
+            return Ok(Some(image));
+        }
+    }
+    Err(Error::internal(format_args!("log entry {}: its look-ups are wrong", mark.position)))
+}
+
+/// Keys of the records whose key column `slot` gained or lost `value` after `position`.
+pub(crate) fn moved_since(
+    connection: &Connection,
+    schema: &Schema,
+    slot: Slot,
+    value: &Value,
+    position: u64,
+) -> Result<Vec<Value>> {
+    let primary = schema.primary_column().ty;
+    let read = || -> rusqlite::Result<Vec<Value>> {
+        connection
+            .prepare_cached(
+                "SELECT DISTINCT key FROM _rc_log_ref
+                 WHERE field = ?1 AND value = ?2 AND position > ?3",
+            )?
+            .query_and_then((schema.columns[slot].id.0, Cell(value), position as i64), |row| {
+                Ok(cell::value(row.get_ref(0)?, primary)?)
+            })?
+            .collect()
+    };
+    read().map_err(fault)
+}

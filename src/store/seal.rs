@@ -1,0 +1,82 @@
+//! What a finished job leaves: its entry in the log, and the commit that the sink is told.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::model::change::{Change, Commit, Row};
+use crate::model::related::{Paths, RelatedRows};
+use crate::model::schema::{Schema, SchemaId};
+
+use super::codec;
+use super::fault::fault;
+use super::log::{self, Mark, Tail};
+use super::related::gather;
+use super::tx::Tx;
+
+/// Relation paths to gather, by schema.
+pub(crate) type Want = HashMap<SchemaId, Paths>;
+
+/// Writes the job's entry; `None` where it changed nothing.
+pub(crate) fn seal(tx: &Tx<'_>, tail: &mut Tail, want: &Want) -> Result<Option<Arc<Commit>>> {
+    let (changes, schemas) = tx.touched.changes();
+    if changes.is_empty() && tx.notices.is_empty() {
+        return Ok(None);
+    }
+    let mark = Mark {
+        position: tail.newest.position + 1,
+        stamp: getrandom::u64().map_err(Error::internal)?,
+        time: tx.now,
+    };
+    let mut entry = Vec::with_capacity(256);
+    codec::encode(tx.origin, &changes, &schemas, &tx.notices, &mut entry);
+    let bytes =
+        log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas).map_err(fault)?;
+    let related = related(tx, want, &changes, &schemas)?;
+    *tail = Tail { newest: mark, ends: tail.ends + bytes };
+    Ok(Some(Arc::new(Commit {
+        position: mark.position,
+        stamp: mark.stamp,
+        time: mark.time,
+        origin: tx.origin,
+        changes,
+        notices: tx.notices.clone(),
+        related,
+    })))
+}
+
+/// What the wanted paths read from the changed records, after the write and before it.
+fn related(
+    tx: &Tx<'_>,
+    want: &Want,
+    changes: &[Change],
+    schemas: &[Arc<Schema>],
+) -> Result<RelatedRows> {
+    let mut both = RelatedRows::default();
+    if want.is_empty() {
+        return Ok(both);
+    }
+    let mut wanted: HashMap<SchemaId, (&Arc<Schema>, &Paths, Vec<usize>)> = HashMap::new();
+    for (index, schema) in schemas.iter().enumerate() {
+        if let Some(paths) = want.get(&schema.id).filter(|paths| !paths.is_empty()) {
+            wanted.entry(schema.id).or_insert((schema, paths, Vec::new())).2.push(index);
+        }
+    }
+    for (schema, paths, indexes) in wanted.into_values() {
+        let side = |pick: fn(&Change) -> &Option<Arc<Row>>| -> Vec<Arc<Row>> {
+            indexes.iter().filter_map(|index| pick(&changes[*index]).clone()).collect()
+        };
+        let read = |rows: &[Arc<Row>], undo| {
+            gather(tx.connection, &tx.desk.texts, &tx.catalog, schema, rows, paths, undo)
+        };
+        let after = side(|change| &change.after);
+        if !after.is_empty() {
+            both.after.merge(read(&after, None)?);
+        }
+        let before = side(|change| &change.before);
+        if !before.is_empty() {
+            both.before.merge(read(&before, Some(&tx.touched))?);
+        }
+    }
+    Ok(both)
+}

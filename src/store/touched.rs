@@ -1,0 +1,147 @@
+//! What a write has touched so far: each record once, first before-image, last after-image.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::limits::Limits;
+use crate::model::change::{Change, Op, Row};
+use crate::model::related::Key;
+use crate::model::schema::{Schema, SchemaId, SchemaKind};
+use crate::model::value::Value;
+
+#[derive(Default)]
+pub(crate) struct Touched {
+    list: Vec<Touch>,
+    index: HashMap<(SchemaId, Key), usize>,
+    bytes: usize,
+}
+
+struct Touch {
+    schema: Arc<Schema>,
+    key: Value,
+    /// Named in the request, not a consequence.
+    named: bool,
+    before: Option<Arc<Row>>,
+    after: Option<Arc<Row>>,
+}
+
+impl Touched {
+    /// Notes one step of a record. `before` counts only at the record's first step.
+    pub(crate) fn step(
+        &mut self,
+        schema: &Arc<Schema>,
+        key: &Value,
+        named: bool,
+        before: Option<Arc<Row>>,
+        after: Option<Arc<Row>>,
+        limits: &Limits,
+    ) -> Result<()> {
+        let Some(name) = Key::of(key) else {
+            return Err(Error::internal(format_args!("{}: not a key: {key:?}", schema.name)));
+        };
+        match self.index.get(&(schema.id, name.clone())) {
+            Some(index) => {
+                let touch = &mut self.list[*index];
+                self.bytes -= touch.after.as_deref().map_or(0, size);
+                self.bytes += after.as_deref().map_or(0, size);
+                touch.named |= named;
+                touch.after = after;
+                touch.schema = schema.clone();
+            }
+            None => {
+                self.bytes += before.as_deref().map_or(0, size) + after.as_deref().map_or(0, size);
+                self.index.insert((schema.id, name), self.list.len());
+                let (schema, key) = (schema.clone(), key.clone());
+                self.list.push(Touch { schema, key, named, before, after });
+            }
+        }
+        self.within(limits)
+    }
+
+    fn within(&self, limits: &Limits) -> Result<()> {
+        let refuse = |what: String| {
+            Err(Error::new(
+                Kind::TooLarge,
+                format!("{what}, consequences included; split it into smaller writes"),
+            ))
+        };
+        if self.list.len() > limits.write_records {
+            return refuse(format!(
+                "the write touches more than {} records, the most one write may",
+                limits.write_records
+            ));
+        }
+        if self.bytes > limits.write_bytes {
+            return refuse(format!(
+                "the write holds {} bytes of states before and after, more than the {} one write \
+                 may",
+                self.bytes, limits.write_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// `None`: not touched. `Some(None)`: did not exist before.
+    pub(crate) fn before(&self, schema: SchemaId, key: &Key) -> Option<Option<&Arc<Row>>> {
+        self.find(schema, key).map(|touch| touch.before.as_ref())
+    }
+
+    /// `None`: not touched. `Some(None)`: does not exist now.
+    pub(crate) fn after(&self, schema: SchemaId, key: &Key) -> Option<Option<&Arc<Row>>> {
+        self.find(schema, key).map(|touch| touch.after.as_ref())
+    }
+
+    fn find(&self, schema: SchemaId, key: &Key) -> Option<&Touch> {
+        if self.list.is_empty() {
+            return None;
+        }
+        self.index.get(&(schema, key.clone())).map(|index| &self.list[*index])
+    }
+
+    /// The before-images of a schema's records.
+    pub(crate) fn befores(&self, schema: SchemaId) -> impl Iterator<Item = &Arc<Row>> {
+        self.list
+            .iter()
+            .filter(move |touch| touch.schema.id == schema)
+            .filter_map(|touch| touch.before.as_ref())
+    }
+
+    /// The commit's changes and the schema of each: named records first, then consequences, each
+    /// in the order they were first touched. What came and went leaves nothing; so does a link
+    /// that is what it was.
+    pub(crate) fn changes(&self) -> (Vec<Change>, Vec<Arc<Schema>>) {
+        let mut changes = Vec::with_capacity(self.list.len());
+        let mut schemas = Vec::with_capacity(self.list.len());
+        for named in [true, false] {
+            for touch in self.list.iter().filter(|touch| touch.named == named) {
+                let op = match (&touch.before, &touch.after) {
+                    (None, None) => continue,
+                    (None, Some(_)) => Op::Create,
+                    (Some(_), None) => Op::Delete,
+                    (before, after)
+                        if touch.schema.kind == SchemaKind::Junction && before == after =>
+                    {
+                        continue;
+                    }
+                    _ => Op::Update,
+                };
+                changes.push(Change {
+                    schema: touch.schema.id,
+                    schema_version: touch.schema.version,
+                    op,
+                    key: touch.key.clone(),
+                    before: touch.before.clone(),
+                    after: touch.after.clone(),
+                });
+                schemas.push(touch.schema.clone());
+            }
+        }
+        (changes, schemas)
+    }
+}
+
+/// Bytes a state counts for.
+fn size(row: &Row) -> usize {
+    row.values.iter().map(|value| 9 + value.heap_bytes()).sum()
+}

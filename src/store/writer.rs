@@ -1,0 +1,410 @@
+//! The one thread that writes.
+//!
+//! It takes whatever waits into one transaction, each job in a savepoint of its own, so that one
+//! fsync serves them all while each succeeds or fails alone. After the COMMIT it tells the sink,
+//! in log order, and then answers.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::catalog::Catalog;
+use crate::model::change::Commit;
+
+use super::checkpoint::Checkpoints;
+use super::connection::{self, Use};
+use super::fault::{Trouble, fault};
+use super::line::Line;
+use super::log::{self, Tail};
+use super::seal::seal;
+use super::trim::{self, Trim};
+use super::tx::{Desk, Tx};
+use super::{CommitSink, Shared, Written};
+
+/// Jobs one transaction takes at most: who came first should not wait for ever.
+const GROUP_JOBS: usize = 256;
+
+/// And how long it goes on taking jobs that come meanwhile.
+const GROUP_TIME: Duration = Duration::from_millis(10);
+
+/// How often an idle writer looks whether entries of the log have become too old.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What stands in the writer's line.
+pub(crate) enum Task {
+    Write(Box<dyn Job>),
+    /// Answered with the newest position once everything before it is done.
+    Barrier(oneshot::Sender<Result<u64>>),
+}
+
+/// A write, its type forgotten.
+pub(crate) trait Job: Send {
+    /// Nobody waits for the answer any more.
+    fn abandoned(&self) -> bool;
+    /// Runs it and keeps its value. The error is a copy for the writer.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
+    fn answer(self: Box<Self>, outcome: Result<Option<Arc<Commit>>>);
+}
+
+pub(crate) struct Work<T, F> {
+    pub(crate) job: Option<F>,
+    pub(crate) value: Option<T>,
+    pub(crate) reply: oneshot::Sender<Result<Written<T>>>,
+}
+
+impl<T, F> Job for Work<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
+{
+    fn abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        let Some(job) = self.job.take() else {
+            return Err(Error::internal("a job was run twice"));
+        };
+        self.value = Some(job(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<Option<Arc<Commit>>>) {
+        let answer = match (outcome, self.value) {
+            (Ok(commit), Some(value)) => Ok(Written { value, commit }),
+            (Ok(_), None) => Err(Error::internal("a job without a value")),
+            (Err(error), _) => Err(error),
+        };
+        // Who left meanwhile does not hear of it.
+        let _ = self.reply.send(answer);
+    }
+}
+
+type Done = (Box<dyn Job>, Result<Option<Arc<Commit>>>);
+
+/// A failed group: what its jobs are told, and what it means for the connection.
+struct Failed {
+    error: Error,
+    trouble: Trouble,
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        let trouble = Trouble::of(&error);
+        Failed { trouble, error: fault(error) }
+    }
+}
+
+pub(crate) struct Writer {
+    dir: PathBuf,
+    /// `None` after the disk failed, until it can be opened again.
+    connection: Option<Connection>,
+    checkpoints: Checkpoints,
+    tail: Tail,
+    trim: Trim,
+    desk: Desk,
+    line: Arc<Line<Task>>,
+    shared: Arc<Shared>,
+    sink: Box<dyn CommitSink>,
+}
+
+/// Ends the process when the writer panics: nobody could tell what of its state is still true, and
+/// acknowledged writes must be told to the sink.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("rowcast: the writer panicked; ending the process");
+            std::process::abort();
+        }
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(
+        options: &super::Options,
+        mut connection: Connection,
+        line: Arc<Line<Task>>,
+        shared: Arc<Shared>,
+        sink: Box<dyn CommitSink>,
+    ) -> Result<Writer> {
+        let checkpoints = Checkpoints::start(options.dir.clone()).map_err(Error::internal)?;
+        checkpoints.watch(&mut connection).map_err(fault)?;
+        Ok(Writer {
+            dir: options.dir.clone(),
+            checkpoints,
+            tail: log::tail(&connection).map_err(fault)?,
+            connection: Some(connection),
+            trim: Trim::new(options.log_age, options.log_bytes),
+            desk: Desk::new(options.limits.clone()),
+            line,
+            shared,
+            sink,
+        })
+    }
+
+    /// Serves the line until it is closed and empty.
+    pub(crate) fn run(mut self) {
+        let _guard = AbortOnPanic;
+        let mut waiting = VecDeque::new();
+        let mut patience = Duration::ZERO;
+        while self.line.take_all(&mut waiting, patience) {
+            patience = if waiting.is_empty() {
+                self.idle()
+            } else {
+                self.group(&mut waiting);
+                Duration::ZERO
+            };
+            if waiting.is_empty()
+                && let Some(connection) = &self.connection
+            {
+                self.checkpoints.after_group(connection);
+            }
+        }
+    }
+
+    /// One transaction: everything that waits and what comes meanwhile.
+    fn group(&mut self, waiting: &mut VecDeque<Task>) {
+        let mut done: Vec<Done> = Vec::with_capacity(waiting.len());
+        let mut barriers = Vec::new();
+        let tail = self.tail;
+        let outcome = match self.connection.take().map_or_else(|| self.reopen(), Ok) {
+            Ok(connection) => {
+                let outcome = self.transact(&connection, waiting, &mut done, &mut barriers);
+                let broken = outcome.as_ref().is_err_and(|failed| self.undo(&connection, failed));
+                if !broken {
+                    self.connection = Some(connection);
+                }
+                outcome
+            }
+            Err(failed) => Err(failed),
+        };
+        match outcome {
+            Ok(catalog) => {
+                if let Some(catalog) = catalog {
+                    self.shared.catalog.store(catalog);
+                }
+                let commits: Vec<_> =
+                    done.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()?.clone()).collect();
+                if !commits.is_empty() {
+                    self.sink.committed(&commits);
+                }
+                for (job, outcome) in done {
+                    job.answer(outcome);
+                }
+            }
+            Err(failed) => {
+                self.tail = tail;
+                self.trim.forget();
+                self.desk.clear();
+                for (job, _) in done {
+                    job.answer(Err(failed.error.clone()));
+                }
+                // Who waited for the same disk hears the same.
+                for task in waiting.drain(..) {
+                    match task {
+                        Task::Write(job) => job.answer(Err(failed.error.clone())),
+                        Task::Barrier(reply) => barriers.push(reply),
+                    }
+                }
+            }
+        }
+        for barrier in barriers {
+            let _ = barrier.send(Ok(self.tail.newest.position));
+        }
+    }
+
+    /// Gives the catalog if a job replaced it.
+    fn transact(
+        &mut self,
+        connection: &Connection,
+        waiting: &mut VecDeque<Task>,
+        done: &mut Vec<Done>,
+        barriers: &mut Vec<oneshot::Sender<Result<u64>>>,
+    ) -> Result<Option<Arc<Catalog>>, Failed> {
+        let before = self.shared.catalog.load_full();
+        let mut catalog = before.clone();
+        let begun = Instant::now();
+        let mut open = false;
+        while done.len() < GROUP_JOBS {
+            let Some(task) = waiting.pop_front() else {
+                // Jobs that come while this group is at work join it.
+                if open && begun.elapsed() < GROUP_TIME {
+                    self.line.take_all(waiting, Duration::ZERO);
+                }
+                if waiting.is_empty() {
+                    break;
+                }
+                continue;
+            };
+            match task {
+                Task::Barrier(reply) => barriers.push(reply),
+                Task::Write(job) if job.abandoned() => {}
+                Task::Write(mut job) => {
+                    if !open {
+                        if let Err(error) = statement(connection, "BEGIN IMMEDIATE") {
+                            done.push((job, Ok(None)));
+                            return Err(error.into());
+                        }
+                        open = true;
+                    }
+                    let outcome = self.run_job(connection, &mut *job, &mut catalog);
+                    match outcome {
+                        Ok(outcome) => done.push((job, outcome)),
+                        Err(failed) => {
+                            done.push((job, Ok(None)));
+                            return Err(failed);
+                        }
+                    }
+                }
+            }
+        }
+        if open {
+            // As many out as could have come in, and some more.
+            self.trim_some(connection, 2 * done.len() + 8)?;
+            statement(connection, "COMMIT")?;
+        }
+        Ok((!Arc::ptr_eq(&before, &catalog)).then_some(catalog))
+    }
+
+    /// One job in its savepoint. The outer error ends the group.
+    fn run_job(
+        &mut self,
+        connection: &Connection,
+        job: &mut dyn Job,
+        catalog: &mut Arc<Catalog>,
+    ) -> Result<Result<Option<Arc<Commit>>>, Failed> {
+        statement(connection, "SAVEPOINT job")?;
+        let now = self.now();
+        let mut tail = self.tail;
+        let mut tx = Tx::new(connection, &self.desk, catalog.clone(), now);
+        let outcome = job.run(&mut tx).and_then(|()| {
+            let want = self.shared.want.load();
+            seal(&tx, &mut tail, &want)
+        });
+        let migrated = tx.migrated.then(|| tx.catalog.clone());
+        drop(tx);
+        // SQLite itself rolls everything back on some errors; then the jobs before are lost too.
+        if connection.is_autocommit() {
+            let error = outcome.err().unwrap_or_else(|| Error::internal("a job ended the group"));
+            return Err(Failed { error: unwritten(error), trouble: Trouble::Full });
+        }
+        if outcome.is_ok() {
+            statement(connection, "RELEASE job")?;
+            self.tail = tail;
+            if let Some(new) = migrated {
+                *catalog = new;
+            }
+        } else {
+            statement(connection, "ROLLBACK TO job")?;
+            statement(connection, "RELEASE job")?;
+            if migrated.is_some() {
+                self.desk.clear();
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Never before the newest entry's time, whatever the clock says.
+    fn now(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX).max(self.tail.newest.time)
+    }
+
+    /// Leaves no transaction open after a failed group. `true`: the connection must go.
+    fn undo(&self, connection: &Connection, failed: &Failed) -> bool {
+        let rolled_back = connection.is_autocommit() || statement(connection, "ROLLBACK").is_ok();
+        !rolled_back || failed.trouble == Trouble::Disk
+    }
+
+    fn reopen(&mut self) -> Result<Connection, Failed> {
+        let mut connection = connection::open(&self.dir, Use::Write)?;
+        self.checkpoints.watch(&mut connection)?;
+        let tail = log::tail(&connection)?;
+        if tail != self.tail {
+            // A group that failed is in the log all the same (or an acknowledged one is not). The
+            // sink would never hear of it: a stream with a hole. A fresh start has no such past.
+            tracing::error!(
+                "after a disk failure the log ends at {} and not at {}; ending the process",
+                tail.newest.position,
+                self.tail.newest.position
+            );
+            std::process::abort();
+        }
+        tracing::info!("the disk is back; writing goes on");
+        Ok(connection)
+    }
+
+    /// A log that cannot be trimmed must not keep rows from being written.
+    fn trim_some(&mut self, connection: &Connection, most: usize) -> Result<bool, Failed> {
+        let now = self.now();
+        match self.trim.is_due(connection, &self.tail, now) {
+            Ok(false) => return Ok(false),
+            Ok(true) => {}
+            Err(error) => {
+                tracing::error!("trimming the log: {error}");
+                return Ok(false);
+            }
+        }
+        statement(connection, "SAVEPOINT trim")?;
+        match self.trim.step(connection, &self.tail, now, most) {
+            Ok(more) => {
+                statement(connection, "RELEASE trim")?;
+                Ok(more)
+            }
+            Err(error) if connection.is_autocommit() => Err(error.into()),
+            Err(error) => {
+                tracing::error!("trimming the log: {error}");
+                self.trim.forget();
+                statement(connection, "ROLLBACK TO trim")?;
+                statement(connection, "RELEASE trim")?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Nothing waits: trims, a step at a time. Gives how long to wait for jobs.
+    fn idle(&mut self) -> Duration {
+        let Some(connection) = self.connection.take() else { return IDLE };
+        let now = self.now();
+        let mut more = false;
+        if matches!(self.trim.is_due(&connection, &self.tail, now), Ok(true)) {
+            let outcome = statement(&connection, "BEGIN IMMEDIATE")
+                .map_err(Failed::from)
+                .and_then(|()| self.trim_some(&connection, trim::STEP))
+                .and_then(|more| {
+                    statement(&connection, "COMMIT")?;
+                    Ok(more)
+                });
+            match outcome {
+                Ok(left) => more = left,
+                Err(failed) => {
+                    self.trim.forget();
+                    if self.undo(&connection, &failed) {
+                        return IDLE;
+                    }
+                }
+            }
+        }
+        self.connection = Some(connection);
+        if more { Duration::ZERO } else { IDLE }
+    }
+}
+
+/// The error of a job whose failure took the whole group with it.
+fn unwritten(error: Error) -> Error {
+    match error.kind {
+        Kind::Unavailable | Kind::Internal => error,
+        _ => super::fault::unavailable("nothing could be written", &error),
+    }
+}
+
+fn statement(connection: &Connection, text: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(text)?.execute(()).map(drop)
+}
