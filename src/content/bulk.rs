@@ -1,6 +1,5 @@
 //! Update and delete of all records that a filter names: one commit, or none.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -44,21 +43,19 @@ impl Content {
         if accounts::holds_password(&catalog, &ask.schema) {
             accounts::refuse_password(&mut body)?;
         }
-        let asked = self.bulk(principal, &ask, Action::Update, body);
+        let asked = self.bulk(principal, ask, Action::Update, body);
         let prepared = asked.prepare(&catalog)?;
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, grant, input, .. } = asked.prepared(prepared, tx)?;
+            let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             if input.same.is_some() {
                 let name = &schema.primary_column().name;
                 return Err(Error::bad(format!("{name}: is the primary key, which never changes")));
             }
-            let rules =
-                Rc::new(Rules::new(&job.catalog, &schema, &asked.limits, grant, asked.action)?);
             let counting = rules.counting(&schema, &input)?;
             let action = Predicate::or(counting.iter().map(|at| rules.filter(*at).clone()));
             let mut rows = Vec::new();
-            for row in job.covered(&schema, &ask, action)? {
+            for row in job.covered(&schema, plan, action)? {
                 if job.may_start_from(&schema, &row, &input).is_ok() {
                     rows.push(row);
                 }
@@ -77,12 +74,12 @@ impl Content {
     /// # Errors
     /// As [`Content::delete`], but for records that are not there; 413 over the limits.
     pub async fn delete_all(&self, principal: &Principal, ask: BulkAsk) -> Result<u64> {
-        let asked = self.bulk(principal, &ask, Action::Delete, Map::new());
+        let asked = self.bulk(principal, ask, Action::Delete, Map::new());
         let prepared = asked.prepare(&self.store.catalog())?;
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, grant, .. } = asked.prepared(prepared, tx)?;
+            let Prepared { schema, rules, plan, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
-            let rows = job.covered(&schema, &ask, grant.filter())?;
+            let rows = job.covered(&schema, plan, rules.grant.filter())?;
             for row in &rows {
                 job.tx.delete(&schema, row.get(schema.primary))?;
             }
@@ -95,16 +92,21 @@ impl Content {
     fn bulk(
         &self,
         principal: &Principal,
-        ask: &BulkAsk,
+        ask: BulkAsk,
         action: Action,
         body: Map<String, Json>,
     ) -> Asked {
         Asked {
             principal: principal.clone(),
             limits: self.limits.clone(),
-            schema: ask.schema.clone(),
+            ask: Ask {
+                schema: ask.schema,
+                filter: Some(ask.filter),
+                untyped: ask.untyped,
+                ..Ask::default()
+            },
             action,
-            body: Arc::new(body),
+            body,
         }
     }
 }
@@ -114,20 +116,10 @@ impl Job<'_, '_> {
     fn covered(
         &self,
         schema: &Arc<Schema>,
-        ask: &BulkAsk,
+        plan: Result<Plan>,
         action: Predicate,
     ) -> Result<Vec<Arc<Row>>> {
-        let plan = Plan::compile(
-            &self.catalog,
-            self.principal,
-            self.limits,
-            &Ask {
-                schema: ask.schema.clone(),
-                filter: Some(ask.filter.clone()),
-                untyped: ask.untyped,
-                ..Ask::default()
-            },
-        )?;
+        let plan = plan?;
         let most = self.limits.write_records;
         let rows = self.tx.select(&Query {
             schema: schema.clone(),
@@ -151,7 +143,7 @@ impl Job<'_, '_> {
     fn write_all(
         &mut self,
         schema: &Arc<Schema>,
-        rules: &Rc<Rules>,
+        rules: &Arc<Rules>,
         rows: &[Arc<Row>],
         input: &super::input::Input,
     ) -> Result<()> {

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::auth::grant::{self, Action, FieldSet, Grant};
@@ -30,15 +29,15 @@ pub(super) struct Job<'a, 't> {
     pub catalog: Arc<Catalog>,
     pub principal: &'a Principal,
     pub limits: &'a Limits,
-    reads: HashMap<SchemaId, Rc<Grant>>,
-    updates: HashMap<SchemaId, Rc<Rules>>,
+    reads: HashMap<SchemaId, Arc<Grant>>,
+    updates: HashMap<SchemaId, Arc<Rules>>,
     /// New states whose rule reads through relations: looked at when all is written.
     pending: Vec<Pending>,
 }
 
 struct Pending {
     schema: Arc<Schema>,
-    rules: Rc<Rules>,
+    rules: Arc<Rules>,
     alternative: usize,
     key: Value,
 }
@@ -120,22 +119,22 @@ impl<'a, 't> Job<'a, 't> {
         schema.ok_or_else(|| Error::internal(format_args!("no schema {}", id.0)))
     }
 
-    fn read_grant(&mut self, schema: &Schema) -> Rc<Grant> {
+    fn read_grant(&mut self, schema: &Schema) -> Arc<Grant> {
         let (catalog, principal) = (&self.catalog, self.principal);
         self.reads
             .entry(schema.id)
-            .or_insert_with(|| Rc::new(grant::resolve(catalog, schema, principal, Action::Read)))
+            .or_insert_with(|| Arc::new(grant::resolve(catalog, schema, principal, Action::Read)))
             .clone()
     }
 
     /// What the principal may do to records that a relation changes.
-    pub(super) fn update_rules(&mut self, schema: &Schema) -> Result<Rc<Rules>> {
+    pub(super) fn update_rules(&mut self, schema: &Schema) -> Result<Arc<Rules>> {
         if let Some(rules) = self.updates.get(&schema.id) {
             return Ok(rules.clone());
         }
         let (catalog, principal, limits) = (&self.catalog, self.principal, self.limits);
         let grant = grant::require(catalog, schema, principal, Action::Update)?;
-        let rules = Rc::new(Rules::new(catalog, schema, limits, grant, Action::Update)?);
+        let rules = Arc::new(Rules::new(catalog, schema, limits, grant, Action::Update)?);
         self.updates.insert(schema.id, rules.clone());
         Ok(rules)
     }
@@ -198,7 +197,7 @@ impl<'a, 't> Job<'a, 't> {
     pub(super) fn write(
         &mut self,
         schema: &Arc<Schema>,
-        rules: &Rc<Rules>,
+        rules: &Arc<Rules>,
         old: Option<&Arc<Row>>,
         input: &Input,
         origin: Origin,
@@ -239,7 +238,7 @@ impl<'a, 't> Job<'a, 't> {
     pub(super) fn write_allowed(
         &mut self,
         schema: &Arc<Schema>,
-        rules: &Rc<Rules>,
+        rules: &Arc<Rules>,
         old: Option<&Arc<Row>>,
         input: &Input,
         allowed: Vec<usize>,

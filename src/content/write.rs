@@ -1,11 +1,10 @@
 //! Create, update and delete of one record.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::auth::grant::{self, Action, Grant};
+use crate::auth::grant::{self, Action};
 use crate::auth::password::PasswordHash;
 use crate::auth::principal::Principal;
 use crate::error::{Kind, Result};
@@ -27,20 +26,21 @@ use super::{Content, accounts};
 /// A write as it was asked for, checked against one catalog. Made before the writer is asked, so
 /// that the writer's thread has little left to do, and anew there if a migration came between.
 pub(super) struct Prepared {
-    pub catalog: Arc<Catalog>,
+    catalog: Arc<Catalog>,
     pub schema: Arc<Schema>,
-    pub grant: Grant,
+    pub rules: Arc<Rules>,
     pub input: Input,
+    /// What the principal may see: of the answer, or the records of a bulk call.
+    pub plan: Result<Plan>,
 }
 
 /// Everything that checking a write starts from.
-#[derive(Clone)]
 pub(super) struct Asked {
     pub principal: Principal,
     pub limits: Arc<Limits>,
-    pub schema: String,
+    pub ask: Ask,
     pub action: Action,
-    pub body: Arc<Map<String, Json>>,
+    pub body: Map<String, Json>,
 }
 
 impl Asked {
@@ -48,7 +48,7 @@ impl Asked {
     /// No such schema, no rule (401, 403), 400 for the body.
     pub(super) fn prepare(&self, catalog: &Arc<Catalog>) -> Result<Prepared> {
         let (principal, action) = (&self.principal, self.action);
-        let schema = grant::schema(catalog, principal, &self.schema, action)?;
+        let schema = grant::schema(catalog, principal, &self.ask.schema, action)?;
         let grant = grant::require(catalog, &schema, principal, action)?;
         let read = grant::resolve(catalog, &schema, principal, Action::Read);
         let known = job::known(&[&read, &grant], &schema);
@@ -62,7 +62,9 @@ impl Asked {
             readable: &|field| read.offers(field),
         };
         let input = input::parse(&scope, &self.body)?;
-        Ok(Prepared { catalog: catalog.clone(), schema, grant, input })
+        let rules = Arc::new(Rules::new(catalog, &schema, &self.limits, grant, action)?);
+        let plan = Plan::compile(catalog, principal, &self.limits, &self.ask);
+        Ok(Prepared { catalog: catalog.clone(), schema, rules, input, plan })
     }
 
     /// What was prepared, if it still holds in this transaction.
@@ -84,9 +86,13 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(job: &Job<'_, '_>, schema: &Arc<Schema>, row: Arc<Row>) -> Result<Shown> {
-        let ask = Ask { schema: schema.name.to_string(), ..Ask::default() };
-        let plan = match Plan::compile(&job.catalog, job.principal, job.limits, &ask) {
+    fn new(
+        job: &Job<'_, '_>,
+        schema: &Arc<Schema>,
+        plan: Result<Plan>,
+        row: Arc<Row>,
+    ) -> Result<Shown> {
+        let plan = match plan {
             Ok(plan) => Some(plan),
             Err(error) if matches!(error.kind, Kind::Unauthorized | Kind::Forbidden) => None,
             Err(error) => return Err(error),
@@ -135,14 +141,12 @@ impl Content {
         let (asked, prepared, password) =
             self.asked(principal, schema, Action::Create, body).await?;
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, grant, input, .. } = asked.prepared(prepared, tx)?;
+            let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
-            let rules =
-                Rc::new(Rules::new(&job.catalog, &schema, &asked.limits, grant, asked.action)?);
             let row = job.write(&schema, &rules, None, &input, Origin::Named)?;
             job.finish()?;
             accounts::written(&mut job, &schema, Some(&row), password.as_ref())?;
-            Shown::new(&job, &schema, row)
+            Shown::new(&job, &schema, plan, row)
         };
         Ok(self.store.write(job).await?.value.json())
     }
@@ -163,16 +167,14 @@ impl Content {
             self.asked(principal, schema, Action::Update, body).await?;
         let id = id.to_owned();
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, grant, input, .. } = asked.prepared(prepared, tx)?;
+            let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let old = job.readable(&schema, &id)?;
             job.may_start_from(&schema, &old, &input)?;
-            let rules =
-                Rc::new(Rules::new(&job.catalog, &schema, &asked.limits, grant, asked.action)?);
             let row = job.write(&schema, &rules, Some(&old), &input, Origin::Named)?;
             job.finish()?;
             accounts::written(&mut job, &schema, Some(&row), password.as_ref())?;
-            Shown::new(&job, &schema, row)
+            Shown::new(&job, &schema, plan, row)
         };
         Ok(self.store.write(job).await?.value.json())
     }
@@ -186,10 +188,10 @@ impl Content {
             self.asked(principal, schema, Action::Delete, Map::new()).await?;
         let id = id.to_owned();
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, grant, .. } = asked.prepared(prepared, tx)?;
+            let Prepared { schema, rules, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
-            job.delete(&schema, &grant, &row)?;
+            job.delete(&schema, &rules.grant, &row)?;
             accounts::written(&mut job, &schema, None, None)?;
             Ok(key_json(&schema, row.get(schema.primary)))
         };
@@ -212,9 +214,9 @@ impl Content {
         let asked = Asked {
             principal: principal.clone(),
             limits: self.limits.clone(),
-            schema: schema.to_owned(),
+            ask: Ask { schema: schema.to_owned(), ..Ask::default() },
             action,
-            body: Arc::new(body),
+            body,
         };
         let prepared = asked.prepare(&catalog)?;
         // Only for those who may write users at all: hashing is dear.
