@@ -258,9 +258,7 @@ fn matches(expected: &Json, actual: &Json, at: &str) -> Result<(), String> {
                 "@int" => actual.is_i64() || actual.is_u64(),
                 "@string" => actual.is_string(),
                 "@uuid" => uuid::Uuid::try_parse(string).is_ok() && string.len() == 36,
-                "@time" => {
-                    string.ends_with('Z') && string.parse::<jiff::Timestamp>().is_ok()
-                }
+                "@time" => string.ends_with('Z') && string.parse::<jiff::Timestamp>().is_ok(),
                 "@contains" => string.contains(rest),
                 "@not" => actual.to_string() != rest && string != rest,
                 _ => return Err(format!("{at}: unknown matcher {text}")),
@@ -291,13 +289,9 @@ fn matches(expected: &Json, actual: &Json, at: &str) -> Result<(), String> {
                     actual.len()
                 ));
             }
-            expected
-                .iter()
-                .zip(actual)
-                .enumerate()
-                .try_for_each(|(index, (expected, actual))| {
-                    matches(expected, actual, &format!("{at}.{index}"))
-                })
+            expected.iter().zip(actual).enumerate().try_for_each(|(index, (expected, actual))| {
+                matches(expected, actual, &format!("{at}.{index}"))
+            })
         }
         _ if expected == actual => Ok(()),
         _ => no(&expected.to_string()),

@@ -30,3 +30,30 @@ fn a_row_written_is_a_row_read_and_an_entry() {
     assert_eq!(entries[1].mark.stamp, commit.stamp);
     assert_eq!(entries[1].changes[0].after, Some(written.value));
 }
+
+#[test]
+fn a_mark_takes_back_rows_and_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(Options::new(dir.path()));
+    let tag = store.catalog().get(TAG).unwrap().clone();
+    let schema = tag.clone();
+    let written = store
+        .write_blocking(move |tx| {
+            tx.insert(&schema, vec![Value::Null, text("kept")])?;
+            let outer = tx.mark()?;
+            tx.insert(&schema, vec![Value::Null, text("lost")])?;
+            let inner = tx.mark()?;
+            tx.update(&schema, vec![Value::Int(1), text("lost too")])?;
+            tx.keep(inner)?;
+            tx.undo(outer)?;
+            let last = tx.mark()?;
+            tx.insert(&schema, vec![Value::Null, text("lost")])?;
+            tx.keep(last)
+        })
+        .unwrap();
+    let names: Vec<_> = written.commit.unwrap().changes.iter().map(|c| c.after.clone()).collect();
+    let names: Vec<_> = names.iter().map(|row| row.as_ref().unwrap().get(1).clone()).collect();
+    assert_eq!(names, [text("kept"), text("lost")]);
+    let row = store.read_blocking(move |reader| reader.get(&tag, &Value::Int(1))).unwrap();
+    assert_eq!(*row.unwrap().get(1), text("kept"));
+}

@@ -9,7 +9,7 @@ use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Predicate;
 use crate::model::change::Row;
-use crate::model::schema::Schema;
+use crate::model::schema::{Schema, Shape};
 use crate::query::{Ask, Plan};
 use crate::store::{Query, Rows, Tx};
 
@@ -80,9 +80,7 @@ impl Content {
             let Prepared { schema, rules, plan, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let rows = job.covered(&schema, plan, rules.grant.filter())?;
-            for row in &rows {
-                job.tx.delete(&schema, row.get(schema.primary))?;
-            }
+            job.delete_all(&schema, &rows)?;
             accounts::written(&mut job, &schema, None, None)?;
             Ok(rows.len() as u64)
         };
@@ -158,5 +156,37 @@ impl Job<'_, '_> {
             self.write_allowed(schema, rules, Some(&now), input, allowed, Origin::Named)?;
         }
         Ok(())
+    }
+
+    /// Deletes `rows`. Where they require each other, those that nobody requires go first.
+    fn delete_all(&mut self, schema: &Arc<Schema>, rows: &[Arc<Row>]) -> Result<()> {
+        let entangled = schema.relations.iter().any(|relation| {
+            matches!(relation.shape, Shape::Key { slot }
+                if relation.target == schema.id && !schema.columns[slot].optional)
+        });
+        let mut left: Vec<&Arc<Row>> = rows.iter().collect();
+        loop {
+            let before = left.len();
+            let mut required = Vec::new();
+            let mut refused = None;
+            for row in left {
+                let mark = if entangled { Some(self.tx.mark()?) } else { None };
+                match (self.tx.delete(schema, row.get(schema.primary)), mark) {
+                    (Ok(_), None) => {}
+                    (Ok(_), Some(mark)) => self.tx.keep(mark)?,
+                    (Err(error), Some(mark)) if error.kind == Kind::Conflict => {
+                        self.tx.undo(mark)?;
+                        required.push(row);
+                        refused = Some(error);
+                    }
+                    (Err(error), _) => return Err(error),
+                }
+            }
+            match refused {
+                None => return Ok(()),
+                Some(error) if required.len() == before => return Err(error),
+                Some(_) => left = required,
+            }
+        }
     }
 }

@@ -280,6 +280,7 @@ impl<'a, 't> Job<'a, 't> {
                         key: row.get(schema.primary).clone(),
                     });
                 }
+                mark.map_or(Ok(()), |mark| self.tx.keep(mark))?;
                 return Ok(row);
             }
             match mark {

@@ -8,7 +8,6 @@ pub mod bulk;
 pub mod expr;
 pub mod input;
 mod job;
-mod mark;
 pub mod read;
 mod relations;
 pub mod write;

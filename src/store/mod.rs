@@ -13,6 +13,7 @@ pub mod functions;
 mod line;
 mod lock;
 pub mod log;
+mod mark;
 mod pool;
 pub mod read;
 mod refs;

@@ -10,13 +10,14 @@ use crate::model::related::Key;
 use crate::model::schema::{Schema, SchemaId, SchemaKind};
 use crate::model::value::Value;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Touched {
     list: Vec<Touch>,
     index: HashMap<(SchemaId, Key), usize>,
     bytes: usize,
 }
 
+#[derive(Clone)]
 struct Touch {
     schema: Arc<Schema>,
     key: Value,

@@ -43,8 +43,10 @@ pub struct Tx<'a> {
     pub(crate) origin: Option<Uuid>,
     /// Primary keys of link rows that this write took away, by junction and ends: put back, they
     /// are the rows they were.
-    unlinked: HashMap<(SchemaId, Key, Key), Value>,
+    pub(super) unlinked: Unlinked,
 }
+
+pub(super) type Unlinked = HashMap<(SchemaId, Key, Key), Value>;
 
 /// What the writer keeps at hand from write to write.
 pub(crate) struct Desk {
@@ -100,12 +102,21 @@ impl<'a> Tx<'a> {
 
     /// Replaces the row whose primary key stands in `values`; it must exist (404 otherwise).
     pub fn update(&mut self, schema: &Schema, values: Vec<Value>) -> Result<Arc<Row>> {
+        self.replace(schema, values, true)
+    }
+
+    /// [`Tx::update`] for a record that the request does not name: told after those it does.
+    pub fn update_consequence(&mut self, schema: &Schema, values: Vec<Value>) -> Result<Arc<Row>> {
+        self.replace(schema, values, false)
+    }
+
+    fn replace(&mut self, schema: &Schema, values: Vec<Value>, named: bool) -> Result<Arc<Row>> {
         let schema = self.current_schema(schema)?;
         fits(&schema, &values)?;
         let key = &values[schema.primary];
         let before = self.row(&schema, key)?.ok_or_else(|| no_record(&schema, key))?;
         self.small_enough(&schema, &values)?;
-        self.update_row(&schema, before, values, true)
+        self.update_row(&schema, before, values, named)
     }
 
     /// Deletes a row and draws the consequences: optional references become null (an update of
