@@ -1,24 +1,28 @@
 //! A schema as the rest of the house sees it: resolved, with ids, slots and relations.
 //!
-//! How a file becomes a [`Schema`] is told in `model/file.rs` (parse, check one file) and
-//! `store/migrate.rs` (give ids, compare with what is stored).
+//! How a file becomes a [`Schema`] is told in `model/file.rs` (parse, check one file),
+//! `model/link.rs` (see all together) and `store/migrate.rs` (give ids, compare with what is
+//! stored). The serde forms here are how the store keeps a schema that is applied, nothing a
+//! client sees.
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::value::{FieldType, Value};
 
 /// Given when a schema is created, never reused, unchanged by a rename. The log speaks in these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SchemaId(pub u32);
 
 /// Given when a field is created (unique over all schemas), never reused, unchanged by a rename.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FieldId(pub u32);
 
 /// Index of a column in a [`Row`](super::change::Row) of this schema version.
 pub type Slot = usize;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Schema {
     pub id: SchemaId,
     /// Counts the applied versions of this schema, from 1.
@@ -37,11 +41,13 @@ pub struct Schema {
     pub indexes: Vec<Index>,
     pub access: AccessRules,
     pub kind: SchemaKind,
-    /// The applied file, keys in the author's order: what `GET /api/schema` shows.
+    /// The applied file, keys in the author's order: what `GET /api/schema` shows. `null` for
+    /// junctions.
+    #[serde(skip)]
     pub source: Arc<serde_json::Value>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchemaKind {
     /// Comes from a file.
     User,
@@ -51,7 +57,7 @@ pub enum SchemaKind {
     Junction,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Column {
     pub id: FieldId,
     /// The name in records and in the table; `<relation>_id` for a foreign key.
@@ -72,26 +78,28 @@ pub struct Column {
     pub key_of: Option<usize>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Default {
     Value(Value),
     /// `NOW()`, computed once per commit.
     Now,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Relation {
+    /// Where this schema holds the key, the same as its column's.
     pub id: FieldId,
     pub name: Arc<str>,
     pub kind: RelationKind,
     pub target: SchemaId,
     /// The field on the target that points back.
     pub back: Arc<str>,
+    /// Whether the key may be null; true where another record or a junction holds the key.
     pub optional: bool,
     pub shape: Shape,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RelationKind {
     O2O,
     O2M,
@@ -99,7 +107,7 @@ pub enum RelationKind {
 }
 
 /// Where the keys of a relation lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
     /// To-one; this schema's column `slot` holds the target's primary key.
     Key { slot: Slot },
@@ -112,12 +120,19 @@ pub enum Shape {
 }
 
 impl Relation {
+    /// Whether it leads to any number of records.
     pub fn to_many(&self) -> bool {
         matches!(self.shape, Shape::Many { .. } | Shape::Link { .. })
     }
+
+    /// Whether both ends are this one field of `schema` (a `spouse`, `friends`): what A's leads to
+    /// leads back to A, so a write on one record is also one on the other.
+    pub fn is_mutual(&self, schema: &Schema) -> bool {
+        self.target == schema.id && self.back == self.name
+    }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Index {
     pub name: Arc<str>,
     pub columns: Vec<Slot>,
@@ -126,12 +141,12 @@ pub struct Index {
 
 /// Access rules as the file gives them, structure checked, filters not yet compiled.
 /// Order is the file's: for writes the first rule that allows decides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AccessRules {
     pub roles: Vec<RoleRules>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoleRules {
     pub role: Arc<str>,
     pub read: Rule,
@@ -140,7 +155,7 @@ pub struct RoleRules {
     pub delete: Rule,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Rule {
     #[default]
     No,
@@ -148,7 +163,7 @@ pub enum Rule {
     When(RuleBody),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RuleBody {
     /// As written, placeholders included.
     pub filter: Option<serde_json::Value>,

@@ -15,7 +15,7 @@ use super::schema::Column;
 use super::{json, time};
 
 /// One column's value. Which variant stands in which column is decided by [`FieldType`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Value {
     Null,
     Bool(bool),
@@ -223,7 +223,7 @@ fn decimal(text: &str) -> Option<f64> {
 /// | `Time` | string; see [`time`] |
 /// | `Json` | any value but a top-level `null`, which is NULL |
 /// | `Bytes` | standard base64 with padding |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum FieldType {
     Bool,
     Int8,
