@@ -6,15 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::filter::sql::quote;
 use crate::model::catalog::Catalog;
 use crate::model::file::OWN_PREFIX;
 use crate::model::schema::{Column, Default, FieldId, Schema, SchemaKind, Shape, Slot};
 use crate::model::value::{FieldType, Value};
-
-/// An identifier in SQL.
-pub(crate) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
 
 /// The STRICT type a field type is stored as.
 pub(crate) fn storage(ty: FieldType) -> &'static str {

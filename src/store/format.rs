@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Kind, Result};
 
 use super::fault::fault;
-use super::{accounts, connection, log};
+use super::{accounts, connection, log, migrate};
 
 /// `RWCT`.
 const APPLICATION: i32 = 0x5257_4354;
@@ -32,6 +32,7 @@ fn lay_out(connection: &Connection) -> rusqlite::Result<()> {
         "CREATE TABLE _rc_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
          INSERT INTO _rc_meta VALUES ('catalog', 0);",
     )?;
+    migrate::create(connection)?;
     log::create(connection)?;
     accounts::create(connection)
 }

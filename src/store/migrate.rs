@@ -25,6 +25,7 @@ use crate::model::schema::SchemaId;
 
 use super::tx::Tx;
 
+pub(crate) use stored::create;
 pub use stored::{Pending, Stored, StoredSchema};
 
 /// What the definitions themselves do not say.
@@ -91,7 +92,6 @@ pub struct Check {
 
 /// What a fresh or opened store serves.
 pub fn load(connection: &Connection) -> Result<Catalog> {
-    stored::create(connection).map_err(broken)?;
     let stored = stored::read(connection).map_err(broken)?;
     Arc::try_unwrap(stored.catalog).map_err(|_| Error::internal("the catalog is shared at open"))
 }
@@ -154,7 +154,6 @@ impl Migration {
             stored::put(connection, schema)?;
         }
         let set = |name, value| stored::set_counter(connection, name, value);
-        set("catalog", self.catalog.version)?;
         set("schema", self.next_schema.into())?;
         set("field", self.next_field.into())
     }
@@ -173,7 +172,6 @@ fn stopped(step: &Step, sql: &str, error: rusqlite::Error) -> Error {
 impl Tx<'_> {
     /// What the catalog holds, in this transaction.
     pub fn stored(&self) -> Result<Stored> {
-        stored::create(self.connection).map_err(broken)?;
         stored::read(self.connection).map_err(broken)
     }
 
@@ -188,6 +186,7 @@ impl Tx<'_> {
             return Err(error);
         }
         migration.apply(self.connection, self.now())?;
+        self.set_catalog(migration.catalog.clone())?;
         self.notice(Notice::Catalog {
             catalog: migration.catalog.clone(),
             broken: migration.broken.clone(),
@@ -244,11 +243,10 @@ mod tests {
         {"name":"name","type":"string","unique":true},
         {"name":"blogs","type":"relation","relation":{"schema":"blog","field":"tags","type":"m2m"}}]}"#;
 
-    fn connection() -> Connection {
-        let connection = Connection::open_in_memory().expect("in memory");
-        connection.pragma_update(None, "foreign_keys", true).expect("pragma");
-        load(&connection).expect("load");
-        connection
+    fn connection() -> (tempfile::TempDir, Connection) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let connection = crate::store::format::open(dir.path()).expect("a store");
+        (dir, connection)
     }
 
     fn migrate(connection: &Connection, texts: &[&str]) -> Migration {
@@ -257,13 +255,14 @@ mod tests {
         assert_eq!(plan.examine(connection).expect("examine").len(), 0);
         connection.execute_batch("BEGIN").expect("begin");
         plan.apply(connection, 0).expect("apply");
+        crate::store::format::set_catalog_version(connection, plan.catalog.version).expect("set");
         connection.execute_batch("COMMIT").expect("commit");
         plan
     }
 
     #[test]
     fn makes_tables_and_reads_them_back() {
-        let connection = connection();
+        let (_dir, connection) = connection();
         let plan = migrate(&connection, &[BLOG, TAG]);
         let catalog = load(&connection).expect("load");
         assert_eq!(catalog.version, 1);
@@ -288,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_removed_schema_comes_back_with_its_data() {
-        let connection = connection();
+        let (_dir, connection) = connection();
         migrate(&connection, &[BLOG, TAG]);
         let insert = "INSERT INTO users (id, username, active, created_at, updated_at) \
                       VALUES (x'01', 'a', 1, 0, 0);

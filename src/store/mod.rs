@@ -122,7 +122,7 @@ impl Store {
     pub fn open(options: Options, sink: Box<dyn CommitSink>) -> Result<Store> {
         let lock = lock::take(&options.dir)?;
         let connection = format::open(&options.dir)?;
-        let catalog = load_catalog(&connection)?;
+        let catalog = migrate::load(&connection)?;
         let shared =
             Arc::new(Shared { catalog: ArcSwap::from_pointee(catalog), want: ArcSwap::default() });
         let writes = Arc::new(Line::new(options.limits.waiting_writes));
@@ -258,11 +258,6 @@ impl Drop for Inner {
             }
         }
     }
-}
-
-fn load_catalog(connection: &rusqlite::Connection) -> Result<Catalog> {
-    // Until `migrate::load` lands: nothing but the version, so that readers and rows agree.
-    Ok(Catalog::new(format::catalog_version(connection)?, Vec::new()))
 }
 
 fn refused(why: Refused, what: &str) -> Error {

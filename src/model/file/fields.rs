@@ -185,9 +185,7 @@ fn field(
             check.warn("key.unused", &join(path, key), shown, message);
         }
     }
-    let Some(ty) = check.required(item, path, "type", "field.type.missing") else {
-        return None;
-    };
+    let ty = check.required(item, path, "type", "field.type.missing")?;
     let (what, primary) = if ty == "relation" {
         (What::Relation(relation(check, item, path, shown)?), false)
     } else {
@@ -400,7 +398,7 @@ fn relation(
     }
     let at = join(path, "relation");
     let Some(relation) = check.object(item, path, "relation", name) else {
-        if !item.get("relation").is_some_and(|relation| !relation.is_null()) {
+        if item.get("relation").is_none_or(Json::is_null) {
             let message = "a relation field needs \"relation\": {\"schema\": \"…\", \"field\": \
                            \"…\", \"type\": \"o2o|o2m|m2m\"}";
             check.bad("field.relation.required", path, name, message.to_owned());

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::ids::{Match, Numbered, is_junction};
 use super::{Check, How, Migration, Step, Stored, StoredSchema, stored};
+use crate::filter::sql::quote;
 use crate::model::catalog::Catalog;
 use crate::model::file::SchemaDef;
 use crate::model::link::Fault;
 use crate::model::schema::{Schema, SchemaId, SchemaKind, Shape};
-use crate::store::ddl::{self, Wanted, quote};
+use crate::store::ddl::{self, Wanted};
 
 /// Everything found, in the order in which it is done: names are made free before they are taken,
 /// tables stand before keys point to them, indexes come last.

@@ -41,21 +41,17 @@ pub struct Pending {
     pub text: Option<String>,
 }
 
-/// Makes the catalog's tables where they are missing.
+/// Makes the catalog's table in a new store; its counters stand in `_rc_meta`.
 pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS _rc_schema (
+        "CREATE TABLE _rc_schema (
              id INTEGER PRIMARY KEY,
              name TEXT NOT NULL,
              retired INTEGER NOT NULL,
              layout TEXT NOT NULL,
              text TEXT NOT NULL,
              pending TEXT
-         ) STRICT;
-         CREATE TABLE IF NOT EXISTS _rc_counter (
-             name TEXT PRIMARY KEY,
-             value INTEGER NOT NULL
-         ) STRICT;",
+         ) STRICT",
     )
 }
 
@@ -63,7 +59,7 @@ pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
 pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Stored> {
     let counter = |name: &str| {
         connection
-            .query_row("SELECT value FROM _rc_counter WHERE name = ?1", [name], |row| row.get(0))
+            .query_row("SELECT value FROM _rc_meta WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .map(|found: Option<u32>| found.unwrap_or(0))
     };
@@ -115,7 +111,7 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Stored> {
 
 pub(crate) fn set_counter(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO _rc_counter (name, value) VALUES (?1, ?2)")?
+        .prepare_cached("INSERT OR REPLACE INTO _rc_meta (name, value) VALUES (?1, ?2)")?
         .execute((name, value as i64))?;
     Ok(())
 }

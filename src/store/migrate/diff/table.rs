@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Context, Work, on_purpose, two_phase};
+use crate::filter::sql::quote;
 use crate::model::file::SchemaDef;
 use crate::model::link::Fault;
 use crate::model::schema::{Column, Default, Schema, SchemaKind, Slot};
-use crate::store::ddl::{self, Wanted, quote};
+use crate::store::ddl::{self, Wanted};
 use crate::store::migrate::column::{Conversion, conversion, replacement, words};
 use crate::store::migrate::ids::Match;
 use crate::store::migrate::{Check, Step, StoredSchema};
