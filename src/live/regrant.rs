@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::auth::directory::Layout;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 use crate::model::related::{Key, Paths};
-use crate::model::schema::{Schema, SchemaId, Shape};
+use crate::model::schema::{Schema, SchemaId};
 use crate::query::{Ask, Plan};
 
 use super::matcher::Matcher;
@@ -63,27 +64,22 @@ pub(super) fn changes(matcher: &mut Matcher, commit: &Commit) {
         return;
     }
     let catalog = matcher.catalog.clone();
-    let Some(users) = catalog.named("user") else { return };
-    let roles = catalog.named("role").map(|role| role.id);
-    let link = users.relation("roles").and_then(|at| match users.relations[at].shape {
-        Shape::Link { junction, .. } => Some(junction),
-        _ => None,
-    });
+    let Some(layout) = Layout::of(&catalog) else { return };
     let mut some = HashSet::new();
     for change in &commit.changes {
-        if change.schema == users.id {
+        if change.schema == layout.user {
             if let Some(Key::Uuid(id)) = Key::of(&change.key) {
                 some.insert(id);
             }
-        } else if Some(change.schema) == roles || Some(change.schema) == link {
+        } else if change.schema == layout.role || change.schema == layout.junction {
             return principals(matcher, |principal| principal.logged_in);
         }
     }
     if !some.is_empty() {
-        // An outside issuer's token without a user here may just have been linked to one.
-        let unlinked = |principal: &Principal| principal.user.is_none() && principal.logged_in;
-        principals(matcher, |principal| {
-            principal.user.is_some_and(|id| some.contains(&id)) || unlinked(principal)
+        principals(matcher, |principal| match principal.user {
+            Some(id) => some.contains(&id),
+            // An outside issuer's user may have been linked to one of these.
+            None => principal.logged_in,
         });
     }
 }
