@@ -97,7 +97,8 @@ impl Matcher {
 
     /// Makes a subscription active at this place, with the principal and the plan that hold here.
     fn attach(&mut self, mut attach: Attach) {
-        if attach.catalog > self.catalog.version {
+        let compiled_under = attach.plan.catalog.version;
+        if compiled_under > self.catalog.version {
             self.parked.push(attach);
             return;
         }
@@ -105,7 +106,7 @@ impl Matcher {
             let _ = attach.answer.send(Err(regrant::ended()));
             return;
         };
-        if principal != attach.request.principal || attach.catalog < self.catalog.version {
+        if principal != attach.request.principal || compiled_under < self.catalog.version {
             attach.request.principal = principal;
             let request = &attach.request;
             match regrant::compile(self, &request.ask, &request.principal) {

@@ -92,7 +92,7 @@ pub struct Registry {
 impl Registry {
     /// Adds a subscription. `plan` must be compiled under the matcher's present catalog: an equal
     /// key then means an equal plan.
-    pub(super) fn attach(
+    pub fn attach(
         &mut self,
         id: SubId,
         request: Request,
@@ -117,7 +117,7 @@ impl Registry {
     }
 
     /// Takes a subscription out; its plan goes with the last listener.
-    pub(super) fn detach(&mut self, id: SubId) -> Option<Subscriber> {
+    pub fn detach(&mut self, id: SubId) -> Option<Subscriber> {
         let subscriber = self.subscribers.remove(&id)?;
         if let Some(expires) = subscriber.request.principal.expires {
             self.expiries.remove(&(expires, id));

@@ -194,12 +194,14 @@ fn lost(error: Error) -> Error {
     }
 }
 
-/// Whether a plan on `schema` with these paths reads a schema in `changed`.
+/// Whether a plan on `schema` with these paths depends on a schema in `changed`: by its rows, or
+/// by who may see what its keys name.
 fn reads(catalog: &Catalog, schema: &Schema, paths: &Paths, changed: &HashSet<SchemaId>) -> bool {
     changed.contains(&schema.id)
+        || schema.relations.iter().any(|relation| changed.contains(&relation.target))
         || paths.0.iter().any(|(name, deeper)| {
-            let target =
-                schema.relation(name).and_then(|at| catalog.get(schema.relations[at].target));
+            let relation = schema.relation(name).map(|at| &schema.relations[at]);
+            let target = relation.and_then(|relation| catalog.get(relation.target));
             // A path that cannot be followed is looked at anew, to be safe.
             target.is_none_or(|target| reads(catalog, target, deeper, changed))
         })

@@ -16,8 +16,7 @@ use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::related::{Key, Paths};
 use crate::model::schema::{Schema, SchemaId};
-use crate::model::value::Value;
-use crate::query::{Ask, Plan};
+use crate::query::{Ask, Plan, parse_key};
 use crate::store::Store;
 
 use super::matcher::Matcher;
@@ -75,7 +74,7 @@ pub struct Request {
 }
 
 /// Names a subscription within this process.
-pub(super) type SubId = u64;
+pub type SubId = u64;
 
 /// A subscription to be, checked and compiled, on its way to its place in the log.
 pub(super) struct Attach {
@@ -84,8 +83,6 @@ pub(super) struct Attach {
     pub plan: Arc<Plan>,
     /// The record it is for.
     pub key: Option<Key>,
-    /// The version of the catalog that `plan` was compiled under.
-    pub catalog: u64,
     pub hold: Option<Hold>,
     pub outbox: Arc<Outbox>,
     pub answer: oneshot::Sender<Result<()>>,
@@ -167,16 +164,7 @@ impl Live {
         let hold = self.wanted.settle(plan.schema.id, &plan.paths).await?;
         let (answer, active) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let attach = Attach {
-            id,
-            request,
-            plan: Arc::new(plan),
-            key,
-            catalog: catalog.version,
-            hold,
-            outbox,
-            answer,
-        };
+        let attach = Attach { id, request, plan: Arc::new(plan), key, hold, outbox, answer };
         let stopping = || Error::new(Kind::Unavailable, "the server is shutting down");
         if !self.queue.command(Command::Attach(Box::new(attach))) {
             return Err(stopping());
@@ -225,9 +213,6 @@ impl Drop for Subscription {
 
 /// Reads `id` by the type of the schema's primary key.
 fn record_key(schema: &Schema, id: &str) -> Result<Key> {
-    let column = schema.primary_column();
-    Value::from_text(id, column)
-        .ok()
-        .and_then(|value| Key::of(&value))
-        .ok_or_else(|| Error::bad(format!("invalid id '{id}': it is no key of {}", schema.name)))
+    let key = parse_key(schema, id)?;
+    Key::of(&key).ok_or_else(|| Error::internal(format!("{} has a key that is none", schema.name)))
 }
