@@ -36,7 +36,7 @@ struct State {
     users: HashMap<Uuid, User>,
     roles: HashMap<Uuid, Arc<str>>,
     members: HashMap<Uuid, BTreeSet<Uuid>>,
-    /// (issuer, subject) → users linked to it; more than one is a mistake and counts as none.
+    /// (issuer, subject) → users linked to it; more than one is a mistake, and lets in neither.
     linked: HashMap<(Arc<str>, Arc<str>), BTreeSet<Uuid>>,
     sessions: HashMap<Uuid, Session>,
 }
@@ -197,7 +197,7 @@ impl Directory {
     }
 
     /// The principal behind an outside issuer's token whose claims are proven: `None` when no
-    /// issuer is configured, or the user linked to its subject is not active.
+    /// issuer is configured, the user linked to its subject is not active, or two are linked.
     ///
     /// Its roles are the mapped ones and, for a linked user, that user's own, but never `admin`
     /// unless that is mapped by name.
@@ -214,10 +214,12 @@ impl Directory {
             ..Principal::default()
         };
         let subject = claims.get("sub").and_then(Json::as_str);
-        if let Some(id) = subject.and_then(|subject| state.linked_to(&mapping.issuer, subject)) {
-            principal.username = Some(state.active(&id)?.username.clone());
-            principal.user = Some(id);
-            roles.extend(state.roles_of(&id).into_iter().filter(|role| &**role != ADMIN));
+        let linked = subject.and_then(|subject| state.linked_to(&mapping.issuer, subject));
+        if let Some(ids) = linked {
+            let id = ids.first().filter(|_| ids.len() == 1)?;
+            principal.username = Some(state.active(id)?.username.clone());
+            principal.user = Some(*id);
+            roles.extend(state.roles_of(id).into_iter().filter(|role| &**role != ADMIN));
         }
         roles.sort();
         roles.dedup();
@@ -353,9 +355,8 @@ impl State {
         names
     }
 
-    fn linked_to(&self, issuer: &Arc<str>, subject: &str) -> Option<Uuid> {
-        let ids = self.linked.get(&(issuer.clone(), Arc::from(subject)))?;
-        if ids.len() == 1 { ids.first().copied() } else { None }
+    fn linked_to(&self, issuer: &Arc<str>, subject: &str) -> Option<&BTreeSet<Uuid>> {
+        self.linked.get(&(issuer.clone(), Arc::from(subject)))
     }
 }
 

@@ -156,7 +156,6 @@ impl Auth {
         let directory = self.directory.clone();
         self.store
             .write(move |tx| {
-                accounts::create_in(tx)?;
                 accounts::clean(tx, now_seconds())?;
                 let open = accounts::sessions(tx)?.into_iter().map(|session| {
                     let (user, expires) = (session.user, session.expires);

@@ -48,35 +48,30 @@ pub enum Refresh {
     Unknown,
 }
 
-/// Makes the tables where they are missing.
-pub fn create(connection: &Connection) -> rusqlite::Result<()> {
+/// Makes the tables.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS _rc_credential (
+        "CREATE TABLE _rc_credential (
              user BLOB PRIMARY KEY,
              hash TEXT NOT NULL
          ) STRICT, WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS _rc_session (
+         CREATE TABLE _rc_session (
              id BLOB PRIMARY KEY,
              user BLOB NOT NULL,
              refresh BLOB UNIQUE,
              created INTEGER NOT NULL,
              expires INTEGER NOT NULL
          ) STRICT, WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS _rc_session_user ON _rc_session (user);
-         CREATE INDEX IF NOT EXISTS _rc_session_expires ON _rc_session (expires);
-         CREATE TABLE IF NOT EXISTS _rc_refresh_used (
+         CREATE INDEX _rc_session_user ON _rc_session (user);
+         CREATE INDEX _rc_session_expires ON _rc_session (expires);
+         CREATE TABLE _rc_refresh_used (
              hash BLOB PRIMARY KEY,
              session BLOB NOT NULL,
              expires INTEGER NOT NULL
          ) STRICT, WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS _rc_refresh_used_session ON _rc_refresh_used (session);
-         CREATE INDEX IF NOT EXISTS _rc_refresh_used_expires ON _rc_refresh_used (expires);",
+         CREATE INDEX _rc_refresh_used_session ON _rc_refresh_used (session);
+         CREATE INDEX _rc_refresh_used_expires ON _rc_refresh_used (expires);",
     )
-}
-
-/// The tables, within a write.
-pub fn create_in(tx: &Tx<'_>) -> Result<()> {
-    create(tx.connection).map_err(fault)
 }
 
 /// The account that a user name, or else an e-mail address, names.
