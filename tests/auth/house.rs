@@ -218,7 +218,7 @@ pub fn peek(dir: &Path, sql: &str) -> Vec<String> {
                 rusqlite::types::ValueRef::Blob(bytes) | rusqlite::types::ValueRef::Text(bytes) => {
                     String::from_utf8_lossy(bytes).into_owned()
                 }
-                other => format!("{:?}", rusqlite::types::Value::from(other)),
+                other => format!("{other:?}"),
             })
         })
         .unwrap();

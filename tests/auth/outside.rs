@@ -70,12 +70,15 @@ async fn a_linked_user_is_that_user_as_of_now() {
     assert!(house.who(&token).await.unwrap().user.is_none());
     house.change(ann, &link("u-1")).await.unwrap();
 
-    // Two users linked to one subject: nobody knows who it is.
+    // One subject is one user.
     let bob = house.add("bob", &[]).await;
+    assert_eq!(house.change(bob, &link("u-1")).await.unwrap_err().status(), 400);
+    house.change(ann, &link("u-2")).await.unwrap();
     house.change(bob, &link("u-1")).await.unwrap();
-    assert!(house.refuses(&token).await && house.directory.current(&who).is_none());
+    assert_eq!(house.who(&token).await.unwrap().user, Some(bob));
     house.delete(bob).await.unwrap();
-    assert_eq!(house.who(&token).await.unwrap().user, Some(ann));
+    assert!(house.who(&token).await.unwrap().user.is_none());
+    house.change(ann, &link("u-1")).await.unwrap();
 
     house.change(ann, &[("active", Value::Bool(false))]).await.unwrap();
     assert!(house.refuses(&token).await && house.directory.current(&who).is_none());
