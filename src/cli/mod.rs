@@ -1,5 +1,7 @@
 //! argv → what to run; exit codes. No logic of its own.
 
+pub mod import;
+
 use std::process::ExitCode;
 
 use clap::Parser;

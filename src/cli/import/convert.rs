@@ -1,0 +1,467 @@
+//! Columns of a file → fields of a schema, as the options say.
+//!
+//! Nothing is guessed about values: a JSON number for a text field stays a number, and the server
+//! refuses it, unless an option converts it. Only CSV, where all is text, is read by the fields'
+//! types.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+
+use jiff::civil;
+use jiff::fmt::strtime;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Number, Value as Json, json};
+
+use super::read::Columns;
+
+/// A field of the schema, as the schema API shows it.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: String,
+    pub ty: String,
+    /// A relation to several records.
+    pub multiple: bool,
+}
+
+impl Field {
+    /// The fields of a schema in the file format.
+    pub fn all(schema: &Json) -> Vec<Field> {
+        let text = |field: &Json, key: &str| field[key].as_str().map(ToOwned::to_owned);
+        let fields = schema["fields"].as_array().map_or(&[][..], Vec::as_slice);
+        let field = |field: &Json| {
+            let relation = &field["relation"];
+            let owner = relation["owner"].as_bool() == Some(true);
+            Some(Field {
+                name: text(field, "name")?,
+                ty: text(field, "type")?,
+                multiple: relation["type"] == "m2m" || relation["type"] == "o2m" && owner,
+            })
+        };
+        fields.iter().filter_map(field).collect()
+    }
+}
+
+/// One `--convert`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Convert {
+    Text,
+    Number,
+    Bool,
+    EpochSeconds,
+    EpochMillis,
+    Date(String),
+    Before(civil::Date),
+    Json,
+    Reference,
+}
+
+const CONVERSIONS: &str = "text, number, bool, epoch-s, epoch-ms, date:FORMAT (e.g. date:%b %d %Y), before:YYYY-MM-DD, json, ref";
+
+impl FromStr for Convert {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, argument) = text.split_once(':').map_or((text, None), |(n, a)| (n, Some(a)));
+        Ok(match (name, argument) {
+            ("text", None) => Convert::Text,
+            ("number", None) => Convert::Number,
+            ("bool", None) => Convert::Bool,
+            ("epoch-s", None) => Convert::EpochSeconds,
+            ("epoch-ms", None) => Convert::EpochMillis,
+            ("json", None) => Convert::Json,
+            ("ref", None) => Convert::Reference,
+            ("date", Some(format)) if !format.is_empty() => Convert::Date(format.into()),
+            ("before", Some(date)) => Convert::Before(
+                date.parse().map_err(|_| format!("before:{date}: use before:YYYY-MM-DD"))?,
+            ),
+            _ => return Err(format!("'{text}' is no conversion; use {CONVERSIONS}")),
+        })
+    }
+}
+
+/// `A=B`, split at the first `=` (a name may hold anything else).
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() => Ok((a.into(), b.into())),
+        _ => Err(format!("'{text}': use COLUMN=FIELD")),
+    }
+}
+
+/// `FIELD=CONVERSION`.
+pub fn conversion(text: &str) -> Result<(String, Convert), String> {
+    let (field, convert) =
+        text.split_once('=').ok_or_else(|| format!("'{text}': use FIELD=CONVERSION"))?;
+    Ok((field.into(), convert.parse()?))
+}
+
+/// How rows become records.
+#[derive(Debug)]
+pub struct Mapping {
+    fields: HashMap<String, Field>,
+    map: HashMap<String, String>,
+    convert: Vec<(String, Convert)>,
+    skip: HashSet<String>,
+    null: HashSet<String>,
+    derived: &'static [&'static str],
+    /// All values are text, to be read by the fields' types.
+    text: bool,
+}
+
+impl Mapping {
+    /// Checks that options name fields of the schema. `text` for CSV.
+    pub fn new(
+        fields: Vec<Field>,
+        map: Vec<(String, String)>,
+        convert: Vec<(String, Convert)>,
+        skip: Vec<String>,
+        null: Vec<String>,
+        derived: &'static [&'static str],
+        text: bool,
+    ) -> Result<Self, String> {
+        let fields: HashMap<_, _> = fields.into_iter().map(|f| (f.name.clone(), f)).collect();
+        let known = |option: &str, field: &str| {
+            if fields.contains_key(field) {
+                return Ok(());
+            }
+            let mut names: Vec<_> = fields.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            Err(format!("{option}: no field '{field}'; there are {}", names.join(", ")))
+        };
+        for (column, field) in &map {
+            known(&format!("--map '{column}={field}'"), field)?;
+        }
+        for (field, _) in &convert {
+            known(&format!("--convert '{field}=…'"), field)?;
+        }
+        Ok(Mapping {
+            map: map.into_iter().collect(),
+            convert,
+            skip: skip.into_iter().collect(),
+            null: null.into_iter().collect(),
+            derived,
+            text,
+            fields,
+        })
+    }
+
+    /// The field a column goes to: as mapped, else the one of that name, else the one whose name
+    /// it is in other letters (`US Gross` → `us_gross`, `magType` → `mag_type`).
+    fn target(&self, column: &str) -> Option<&Field> {
+        if let Some(field) = self.map.get(column) {
+            return self.fields.get(field);
+        }
+        self.fields.get(column).or_else(|| self.fields.get(&snake(column)))
+    }
+
+    /// Makes a record of a row; the error names the column and what would help.
+    pub fn record(&self, columns: Columns) -> Result<Map<String, Json>, String> {
+        let mut record = Map::with_capacity(columns.len());
+        for (column, value) in columns {
+            if self.skip.contains(&column) {
+                continue;
+            }
+            let Some(field) = self.target(&column) else {
+                if self.derived.contains(&column.as_str()) {
+                    continue;
+                }
+                return Err(format!(
+                    "no field for column '{column}'; use --map '{column}=FIELD' or --skip '{column}'"
+                ));
+            };
+            let value = self
+                .value(field, value)
+                .map_err(|why| format!("{} (column '{column}'): {why}", field.name))?;
+            if record.insert(field.name.clone(), value).is_some() {
+                let field = &field.name;
+                return Err(format!(
+                    "'{column}' and another column both go to field '{field}'; --skip or --map one"
+                ));
+            }
+        }
+        Ok(record)
+    }
+
+    fn value(&self, field: &Field, mut value: Json) -> Result<Json, String> {
+        if let Json::String(text) = &value
+            && (self.null.contains(text) || self.text && text.is_empty())
+        {
+            return Ok(Json::Null);
+        }
+        let mut converted = false;
+        for (_, convert) in self.convert.iter().filter(|(name, _)| *name == field.name) {
+            value = convert.apply(value)?;
+            converted = true;
+        }
+        if self.text && !converted {
+            value = by_type(field, value)?;
+        }
+        Ok(value)
+    }
+}
+
+/// Letters and digits in lower case, everything else and a change of case as `_`.
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    let mut lower = false;
+    for c in name.chars() {
+        if !c.is_alphanumeric() {
+            if !out.is_empty() && !out.ends_with('_') {
+                out.push('_');
+            }
+            lower = false;
+            continue;
+        }
+        if c.is_uppercase() && lower {
+            out.push('_');
+        }
+        lower = c.is_lowercase() || c.is_numeric();
+        out.extend(c.to_lowercase());
+    }
+    out.trim_end_matches('_').to_owned()
+}
+
+/// CSV's text as the field's type has it.
+fn by_type(field: &Field, value: Json) -> Result<Json, String> {
+    match field.ty.as_str() {
+        "bool" => Convert::Bool.apply(value),
+        "json" => Convert::Json.apply(value),
+        "relation" if field.multiple => Convert::Json.apply(value),
+        "relation" => Convert::Reference.apply(value),
+        ty if ty.starts_with("int") || ty.starts_with("uint") || ty.starts_with("float") => {
+            Convert::Number.apply(value)
+        }
+        _ => Ok(value),
+    }
+}
+
+impl Convert {
+    /// Null stays null.
+    fn apply(&self, value: Json) -> Result<Json, String> {
+        if value.is_null() {
+            return Ok(value);
+        }
+        let wrong = |wanted: &str| format!("{value} is no {wanted}");
+        match self {
+            Convert::Text => match value {
+                Json::String(_) => Ok(value),
+                Json::Number(_) | Json::Bool(_) => Ok(Json::String(value.to_string())),
+                _ => Err(wrong("number, bool or text")),
+            },
+            Convert::Number => number(&value).map(Json::Number).ok_or_else(|| wrong("number")),
+            Convert::Bool => match scalar(&value).as_deref() {
+                Some("true" | "1" | "yes" | "t" | "TRUE" | "True") => Ok(json!(true)),
+                Some("false" | "0" | "no" | "f" | "FALSE" | "False") => Ok(json!(false)),
+                _ => Err(wrong("true, false, yes, no, 1 or 0")),
+            },
+            Convert::EpochSeconds => {
+                epoch(&value, 1_000_000).ok_or_else(|| wrong("epoch in seconds"))
+            }
+            Convert::EpochMillis => {
+                epoch(&value, 1_000).ok_or_else(|| wrong("epoch in milliseconds"))
+            }
+            Convert::Date(format) => {
+                let text = scalar(&value).ok_or_else(|| wrong("date"))?;
+                date(format, text.trim())
+                    .map_err(|error| format!("{value} is no date as {format}: {error}"))
+            }
+            Convert::Before(limit) => before(&value, *limit)
+                .ok_or_else(|| wrong("date that could be moved back by centuries")),
+            Convert::Json => match &value {
+                Json::String(text) => crate::model::json::parse(text.as_bytes())
+                    .map_err(|error| format!("{value}: {error}")),
+                _ => Ok(value),
+            },
+            Convert::Reference => match &value {
+                Json::String(text) => {
+                    let key = number(&value).map_or_else(|| json!(text), Json::Number);
+                    Ok(json!({ "id": key }))
+                }
+                Json::Number(_) => Ok(json!({ "id": value })),
+                _ => Err(wrong("key of a record")),
+            },
+        }
+    }
+}
+
+fn scalar(value: &Json) -> Option<String> {
+    match value {
+        Json::String(text) => Some(text.clone()),
+        Json::Number(number) => Some(number.to_string()),
+        Json::Bool(switch) => Some(switch.to_string()),
+        _ => None,
+    }
+}
+
+/// A number or the text of one; integers stay exact.
+fn number(value: &Json) -> Option<Number> {
+    match value {
+        Json::Number(number) => Some(number.clone()),
+        Json::String(text) => serde_json::from_str(text.trim().trim_start_matches('+')).ok(),
+        _ => None,
+    }
+}
+
+/// Units since 1970 → RFC 3339.
+fn epoch(value: &Json, micros: i64) -> Option<Json> {
+    let number = number(value)?;
+    let micros = match number.as_i64() {
+        Some(whole) => whole.checked_mul(micros)?,
+        None => {
+            let micros = (number.as_f64()? * micros as f64).round();
+            // Beyond this no year has four digits, and the cast could not be exact.
+            (micros.abs() < 3e17).then_some(micros as i64)?
+        }
+    };
+    let time = jiff::Timestamp::from_microsecond(micros).ok()?;
+    Some(Json::String(time.to_string()))
+}
+
+fn date(format: &str, text: &str) -> Result<Json, jiff::Error> {
+    let parsed = strtime::parse(format, text)?;
+    if parsed.offset().is_some() {
+        return Ok(Json::String(parsed.to_timestamp()?.to_string()));
+    }
+    if parsed.hour().is_some() {
+        let time = parsed.to_datetime()?.to_zoned(TimeZone::UTC)?;
+        return Ok(Json::String(time.timestamp().to_string()));
+    }
+    Ok(Json::String(parsed.to_date()?.to_string()))
+}
+
+/// Moves a date on or after `limit` back by whole centuries: years of two digits that were read
+/// into the wrong one.
+fn before(value: &Json, limit: civil::Date) -> Option<Json> {
+    let text = value.as_str()?;
+    let (day, rest) = text.split_at_checked(10)?;
+    let mut date: civil::Date = day.parse().ok()?;
+    while date >= limit {
+        date = civil::Date::new(date.year() - 100, date.month(), date.day()).ok()?;
+    }
+    Some(Json::String(format!("{date}{rest}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(convert: &str, value: Json) -> Result<Json, String> {
+        convert.parse::<Convert>()?.apply(value)
+    }
+
+    #[test]
+    fn conversions() {
+        for (convert, from, to) in [
+            ("text", json!(1776), json!("1776")),
+            ("text", json!("a"), json!("a")),
+            ("text", json!(null), json!(null)),
+            ("number", json!("9007199254740993"), json!(9007199254740993i64)),
+            ("number", json!(" 1.5"), json!(1.5)),
+            ("bool", json!(0), json!(false)),
+            ("bool", json!("yes"), json!(true)),
+            ("epoch-ms", json!(1517966773840i64), json!("2018-02-07T01:26:13.84Z")),
+            ("epoch-s", json!("0"), json!("1970-01-01T00:00:00Z")),
+            ("epoch-s", json!(-1.5), json!("1969-12-31T23:59:58.5Z")),
+            ("date:%b %d %Y", json!("Jun 12 1998"), json!("1998-06-12")),
+            ("date:%d/%m/%y %H:%M", json!("01/02/03 04:05"), json!("2003-02-01T04:05:00Z")),
+            (
+                "date:%Y-%m-%d %H:%M %z",
+                json!("2020-01-01 01:00 +0100"),
+                json!("2020-01-01T00:00:00Z"),
+            ),
+            ("before:2011-01-01", json!("2046-12-25"), json!("1946-12-25")),
+            ("before:2011-01-01", json!("1998-06-12T01:00:00Z"), json!("1998-06-12T01:00:00Z")),
+            ("json", json!("{\"a\":1}"), json!({"a": 1})),
+            ("ref", json!(3), json!({"id": 3})),
+        ] {
+            assert_eq!(apply(convert, from.clone()), Ok(to), "{convert} of {from}");
+        }
+        for (convert, from) in [
+            ("text", json!([1])),
+            ("number", json!("1,5")),
+            ("bool", json!("maybe")),
+            ("epoch-ms", json!("soon")),
+            ("epoch-s", json!(1e300)),
+            ("date:%b %d %Y", json!("Jun 31 1998")),
+            ("date:%b %d %Y", json!("TBD")),
+            ("json", json!("{\"a\":1,\"a\":2}")),
+            ("colour", json!(1)),
+            ("date", json!(1)),
+            ("before:soon", json!(1)),
+        ] {
+            assert!(apply(convert, from.clone()).is_err(), "{convert} of {from}");
+        }
+    }
+
+    fn mapping(options: &[(&str, &str)], text: bool) -> Result<Mapping, String> {
+        let field =
+            |name: &str, ty: &str| Field { name: name.into(), ty: ty.into(), multiple: false };
+        let fields = vec![
+            field("title", "string"),
+            field("us_gross", "int64"),
+            field("tsunami", "bool"),
+            field("category", "relation"),
+        ];
+        let all = |option: &str| -> Vec<String> {
+            options.iter().filter(|(name, _)| *name == option).map(|(_, v)| (*v).into()).collect()
+        };
+        Mapping::new(
+            fields,
+            all("map").iter().map(|text| pair(text)).collect::<Result<_, _>>()?,
+            all("convert").iter().map(|text| conversion(text)).collect::<Result<_, _>>()?,
+            all("skip"),
+            all("null"),
+            &["geometry"],
+            text,
+        )
+    }
+
+    fn record(options: &[(&str, &str)], text: bool, row: Json) -> Result<Json, String> {
+        let Json::Object(columns) = row else { panic!("a row") };
+        mapping(options, text)?.record(columns).map(Json::Object)
+    }
+
+    #[test]
+    fn columns_find_their_fields() {
+        assert_eq!(
+            record(&[], false, json!({"Title": 1776, "US Gross": null, "geometry": {}})),
+            Ok(json!({"title": 1776, "us_gross": null}))
+        );
+        assert_eq!(
+            record(
+                &[("map", "Name=title"), ("convert", "title=text"), ("skip", "x"), ("null", "N/A")],
+                false,
+                json!({"Name": 9, "x": 1, "usGross": "N/A"})
+            ),
+            Ok(json!({"title": "9", "us_gross": null}))
+        );
+        assert_eq!(
+            record(
+                &[],
+                true,
+                json!({"title": "1", "us_gross": "2", "tsunami": "", "category": "3"})
+            ),
+            Ok(json!({"title": "1", "us_gross": 2, "tsunami": null, "category": {"id": 3}}))
+        );
+        let error = record(&[], false, json!({"colour": 1})).unwrap_err();
+        assert!(error.contains("--map 'colour=FIELD'"), "{error}");
+        let error = record(&[], false, json!({"title": "a", "Title": "b"})).unwrap_err();
+        assert!(error.contains("both go to field 'title'"), "{error}");
+        let error = record(&[], true, json!({"us_gross": "x"})).unwrap_err();
+        assert_eq!(error, "us_gross (column 'us_gross'): \"x\" is no number");
+        assert!(mapping(&[("map", "a=b")], false).unwrap_err().contains("no field 'b'"));
+        assert!(mapping(&[("convert", "b=text")], false).unwrap_err().contains("no field 'b'"));
+    }
+
+    #[test]
+    fn names_in_other_letters() {
+        for (name, expected) in [
+            ("US Gross", "us_gross"),
+            ("magType", "mag_type"),
+            ("MPAA Rating", "mpaa_rating"),
+            ("Running Time (min)", "running_time_min"),
+            ("title", "title"),
+        ] {
+            assert_eq!(snake(name), expected);
+        }
+    }
+}
