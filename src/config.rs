@@ -52,8 +52,8 @@ pub struct Admin {
 pub struct Issuer {
     /// What `iss` must be.
     pub issuer: String,
-    /// What `aud` must hold.
-    pub audience: String,
+    /// One of these must be in `aud`.
+    pub audience: Vec<String>,
     /// `RS256`, `ES256` or `EdDSA`.
     pub algorithm: String,
     pub keys: IssuerKeys,

@@ -1,118 +1,253 @@
 //! Everything wired together: the only room that knows all others.
+//!
+//! [`App::open`] opens the rooms in order, [`serve`] lets clients in. Commands that find no
+//! running server open an [`App`] of their own and ask it the same way.
+
+pub mod control;
+pub mod hello;
+mod routes;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
-use hyper::{Method, StatusCode};
-use serde_json::{Value as Json, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::auth::directory::Directory;
+use crate::auth::issuer::{Fetch, Fetched, Issuer, IssuerConfig, KeySource, Mapping};
+use crate::auth::present::Origins;
+use crate::auth::service::{Auth, Lifetimes};
+use crate::auth::token::Keys;
+use crate::config::{self, Config, Secret, Secrets};
+use crate::content::Content;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::net::clients::{Clients, Connection};
-use crate::net::http::{self, Door, Handler, Request, Response};
+use crate::live::{self, Close, Live, Tail, TailSink};
+use crate::model::change::Commit;
+use crate::net::client;
+use crate::net::clients::Clients;
+use crate::net::http::{self, Bodies, Door};
+use crate::store::{self, CommitSink, Store};
 
-/// How long a stopping server waits for what is under way.
-const DRAIN_TIME: Duration = Duration::from_secs(10);
+pub use hello::Welcome;
 
 /// The rooms of a running server.
 pub struct App {
     pub config: Config,
     pub limits: Arc<Limits>,
+    pub store: Store,
+    pub auth: Auth,
+    pub live: Arc<Live>,
+    pub content: Content,
     pub clients: Arc<Clients>,
+    origins: Origins,
+    bodies: Bodies,
     /// Turns true when the server stops.
-    pub draining: watch::Sender<bool>,
+    draining: watch::Sender<bool>,
+}
+
+/// Hears of commits in the writer's thread: first who may what, then the stream.
+struct Sink {
+    directory: Arc<Directory>,
+    tail: TailSink,
+}
+
+impl CommitSink for Sink {
+    fn committed(&mut self, commits: &[Arc<Commit>]) {
+        for commit in commits {
+            self.directory.apply(commit);
+        }
+        self.tail.committed(commits);
+    }
 }
 
 impl App {
-    /// Opens everything but the listeners.
-    pub fn open(config: Config) -> Result<Arc<App>> {
+    /// Opens everything but the doors: data directory, lock and store, schemas, users, stream.
+    pub async fn open(mut config: Config) -> Result<Arc<App>> {
         let limits = Arc::new(config.limits.clone());
-        let clients = Clients::new(&limits);
-        Ok(Arc::new(App { config, limits, clients, draining: watch::channel(false).0 }))
-    }
-}
-
-impl Handler for App {
-    async fn call(self: Arc<Self>, request: Request, connection: Arc<Connection>) -> Response {
-        match self.route(request, connection).await {
-            Ok(response) => response,
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    fn refuse(&self, error: &Error) -> Response {
-        let mut response = reply(
-            StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            &json!({"error": {"code": error.status().to_string(), "message": error.message}}),
-        );
-        let wait = match error.kind {
-            Kind::Limited { retry_after } => Some(retry_after),
-            Kind::Unavailable => Some(1),
-            _ => None,
+        let origins = Origins::new(&config.allowed_origins)
+            .map_err(|why| Error::bad(format!("allowed_origins: {why}")))?;
+        let issuer = issuer(&config).await?;
+        let (mapping, issuer) = issuer.unzip();
+        let directory = Arc::new(Directory::new(mapping));
+        let (tail_sink, tail): (TailSink, Tail) = live::tail::channel(limits.tail_bytes);
+        let store = Store::open(
+            store::Options {
+                dir: config.data.clone(),
+                log_age: limits.log_age,
+                log_bytes: limits.log_bytes,
+                readers: limits.readers,
+                limits: config.limits.clone(),
+            },
+            Box::new(Sink { directory: directory.clone(), tail: tail_sink }),
+        )?;
+        // Under the store's lock from here on.
+        let key = match &config.secrets.app_key {
+            Some(key) => key.clone(),
+            None => {
+                let key = Secret::random(48)?;
+                Secrets::keep(&config.data, "APP_KEY", &key)?;
+                config.secrets.app_key.insert(key).clone()
+            }
         };
-        if let Some(seconds) = wait {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let previous = config.secrets.app_key_previous.as_ref();
+        let keys = Keys::new(
+            key.reveal().as_bytes(),
+            previous.map(|previous| previous.reveal().as_bytes()),
+        )
+        .map_err(Error::bad)?;
+        let auth = Auth::new(
+            store.clone(),
+            directory.clone(),
+            keys,
+            Lifetimes::new(config.refresh_tokens),
+            issuer,
+        )?;
+        auth.load().await?;
+        let live = Live::start(tail, Arc::new(store.clone()), directory, limits.clone())?;
+        Ok(Arc::new(App {
+            content: Content::new(store.clone(), limits.clone()),
+            clients: Clients::new(&limits),
+            bodies: Bodies::new(&limits),
+            draining: watch::channel(false).0,
+            config,
+            limits,
+            store,
+            auth,
+            live,
+            origins,
+        }))
+    }
+
+    /// Ends the sockets, lets what is under way finish, within the drain time.
+    async fn drain(&self) {
+        self.draining.send_replace(true);
+        self.live.close_all(Close::new(1001, "the server is shutting down"));
+        if tokio::time::timeout(self.limits.drain_time, self.clients.all_gone()).await.is_err() {
+            tracing::warn!("{} connections did not end in time", self.clients.count());
         }
-        response
     }
 }
 
-impl App {
-    async fn route(&self, request: Request, _: Arc<Connection>) -> Result<Response> {
-        let (head, body) = request.into_parts();
-        match (&head.method, head.uri.path()) {
-            (&Method::GET, "/api/health") => {
-                Ok(reply(StatusCode::OK, &json!({"data": {"status": "ok"}})))
-            }
-            (_, path) => {
-                let _ = http::body(body, &self.limits).await?;
-                Err(Error::not_found(format!("no such path: {path}")))
-            }
-        }
+/// Gets the outside issuer's keys.
+struct Net;
+
+impl Fetch for Net {
+    fn get<'a>(&'a self, url: &'a str) -> Fetched<'a> {
+        let bounds = client::Bounds { bytes: 1 << 20, time: std::time::Duration::from_secs(5) };
+        Box::pin(async move {
+            let body = client::get(url, bounds).await.map_err(|error| error.to_string())?;
+            Ok(body.to_vec())
+        })
     }
 }
 
-fn reply(status: StatusCode, body: &Json) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+async fn issuer(config: &Config) -> Result<Option<(Mapping, Issuer)>> {
+    let Some(given) = &config.issuer else { return Ok(None) };
+    let wrong = |why: String| Error::bad(format!("issuer: {why}"));
+    let told = IssuerConfig {
+        issuer: given.issuer.clone(),
+        audience: given.audience.clone(),
+        algorithm: given.algorithm.clone(),
+        keys: match given.keys.clone() {
+            config::IssuerKeys::Pem(path) => KeySource::Pem(path),
+            config::IssuerKeys::JwksFile(path) => KeySource::JwksFile(path),
+            config::IssuerKeys::JwksUrl(url) => KeySource::JwksUrl(url),
+        },
+        roles_claim: given.roles_claim.clone(),
+        roles: given.roles.iter().cloned().collect(),
+    };
+    let mapping = Mapping::new(&told).map_err(wrong)?;
+    Ok(Some((mapping, Issuer::open(&told, Arc::new(Net)).await.map_err(wrong)?)))
 }
 
-/// Runs a server until it is told to stop (SIGTERM, Ctrl-C).
+/// Runs a server until it is told to stop (SIGTERM, Ctrl-C), and says where it listens.
 pub async fn serve(config: Config) -> Result<()> {
     let stop = stop_signal()?;
-    let app = App::open(config)?;
-    let address = SocketAddr::new(app.config.host, app.config.port);
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        Error::new(Kind::Unavailable, format!("cannot listen on {address}: {error}"))
-    })?;
+    // Before anything is made or changed: a second server on the port should leave no trace.
+    let address = SocketAddr::new(config.host, config.port);
+    let listener = TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))?;
     let address = listener.local_addr().map_err(Error::internal)?;
-    println!("listening on http://{address}");
-    let accepting = tokio::spawn(http::accept(
-        Door::Tcp(listener),
-        app.clone(),
-        app.clients.clone(),
-        app.limits.clone(),
-        app.draining.subscribe(),
-    ));
+    let app = App::open(config).await?;
+    let first_admin = hello::first_admin(&app).await?;
+    let mut owner = owner_door(&app.config.data)?;
+    let inner = owner.as_mut().and_then(|owner| owner.listener.take()).map(Door::Owner);
+    let mut accepting = Vec::new();
+    for door in [Some(Door::Tcp(listener)), inner].into_iter().flatten() {
+        accepting.push(tokio::spawn(http::accept(
+            door,
+            app.clone(),
+            app.clients.clone(),
+            app.limits.clone(),
+            app.draining.subscribe(),
+        )));
+    }
+    Welcome { address, config: &app.config, first_admin }.print();
     stop.await;
     tracing::info!("stopping: finishing what is under way");
-    app.draining.send_replace(true);
-    let _ = accepting.await;
-    if tokio::time::timeout(DRAIN_TIME, app.clients.all_gone()).await.is_err() {
-        tracing::warn!("{} connections did not end in time", app.clients.count());
+    app.drain().await;
+    for accepting in accepting {
+        let _ = accepting.await;
     }
     Ok(())
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Error {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "something else listens there; stop it, or choose another with --port (APP_PORT)"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address; see --host (APP_HOST)",
+        std::io::ErrorKind::PermissionDenied => "this user may not; ports below 1024 need more rights",
+        _ => "see --host and --port",
+    };
+    Error::new(Kind::Unavailable, format!("cannot listen on {address}: {error}: {remedy}"))
+}
+
+/// Where the owner's commands reach a running server.
+pub fn owner_path(data: &Path) -> PathBuf {
+    data.join("control.sock")
+}
+
+/// The owner's socket, whose file goes when the server stops.
+struct OwnerDoor {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+}
+
+impl Drop for OwnerDoor {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Opens the owner's socket, readable by the owner alone. The caller holds the data directory's
+/// lock, so that a file found there is a dead server's. A path too long for a socket costs the
+/// socket, not the server.
+fn owner_door(data: &Path) -> Result<Option<OwnerDoor>> {
+    let path = owner_path(data);
+    let fault = |error: std::io::Error| {
+        Error::new(Kind::Unavailable, format!("cannot make {}: {error}", path.display()))
+    };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(error)),
+        _ => {}
+    }
+    let listener = match UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            tracing::warn!(
+                "commands cannot reach this server: {} is too long a path for a socket",
+                path.display()
+            );
+            return Ok(None);
+        }
+        Err(error) => return Err(fault(error)),
+    };
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    Ok(Some(OwnerDoor { path, listener: Some(listener) }))
 }
 
 /// Resolves on SIGTERM or Ctrl-C; both are caught from this call on.

@@ -4,6 +4,7 @@
 //! too slow, a panic in its request) with that client.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
@@ -227,24 +228,82 @@ fn without_body(response: Response) -> Response {
     Response::from_parts(parts, Full::default())
 }
 
-/// The whole body, within its bounds: 413 over the size, 408 over the time.
-pub async fn body(incoming: Incoming, limits: &Limits) -> Result<Bytes> {
-    let limit = limits.body_bytes;
-    let too_large = || {
-        let text = format!("the body is over the limit of {limit} bytes");
-        Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
-    };
-    if hyper::body::Body::size_hint(&incoming).lower() > limit as u64 {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(limits.body_time, Limited::new(incoming, limit).collect());
-    match collected.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Error::bad("the body ended early")),
-        Err(_) => {
-            let text = format!("the body did not come within {:?}", limits.body_time);
-            Err(Error::new(Kind::Timeout, text))
+/// Room for the bodies that are being read and worked on.
+#[derive(Debug)]
+pub struct Bodies {
+    /// In steps of [`STEP`].
+    room: Arc<Semaphore>,
+    most: usize,
+    time: Duration,
+}
+
+/// What body memory is counted in.
+const STEP: usize = 4 << 10;
+
+/// A body, whose room is free again when it is dropped.
+#[derive(Debug, Default)]
+pub struct Whole {
+    pub bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Bodies {
+    pub fn new(limits: &Limits) -> Self {
+        let steps = (limits.bodies_bytes / STEP).min(Semaphore::MAX_PERMITS);
+        Bodies {
+            room: Arc::new(Semaphore::new(steps)),
+            most: limits.body_bytes,
+            time: limits.body_time,
         }
+    }
+
+    /// The whole body, within the bounds: 413 over the size, 408 over the time, 503 when all
+    /// bodies together leave no room.
+    pub async fn read<B>(&self, body: B) -> Result<Whole>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: fmt::Display,
+    {
+        if body.size_hint().lower() > self.most as u64 {
+            return Err(self.too_large());
+        }
+        tokio::time::timeout(self.time, self.collect(body)).await.unwrap_or_else(|_| {
+            let text = format!("the body did not come within {:?}", self.time);
+            Err(Error::new(Kind::Timeout, text))
+        })
+    }
+
+    async fn collect<B>(&self, body: B) -> Result<Whole>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: fmt::Display,
+    {
+        let mut body = std::pin::pin!(body);
+        let mut bytes = Vec::with_capacity(body.size_hint().lower() as usize);
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|error| Error::bad(format!("the body ended early: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > self.most {
+                return Err(self.too_large());
+            }
+            let held = room.as_ref().map_or(0, |room| room.num_permits());
+            let needed = (bytes.len() + data.len()).div_ceil(STEP).saturating_sub(held);
+            let more = self.room.clone().try_acquire_many_owned(needed as u32).map_err(|_| {
+                Error::new(Kind::Unavailable, "too many bodies are being read; try again")
+            })?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Whole { bytes: bytes.into(), _room: room })
+    }
+
+    fn too_large(&self) -> Error {
+        let text = format!("the body is over the limit of {} bytes", self.most);
+        Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
     }
 }

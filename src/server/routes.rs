@@ -1,0 +1,219 @@
+//! Which room a request is for, and what it gets to say.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use serde_json::json;
+
+use crate::auth::present::{Presented, Purpose};
+use crate::auth::principal::Principal;
+use crate::content::ListAsk;
+use crate::dialects::fastschema::realtime;
+use crate::dialects::fastschema::rest::{self, Call, Route};
+use crate::error::{Error, Kind, Result};
+use crate::net::clients::Connection;
+use crate::net::http::{Handler, Request, Response};
+use crate::net::socket;
+
+use super::{App, control, hello};
+
+/// Who asks, as far as the connection tells.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    Remote(IpAddr),
+    /// Whoever owns the data directory: may do everything.
+    Owner,
+}
+
+impl Peer {
+    fn address(self) -> Option<IpAddr> {
+        match self {
+            Peer::Remote(address) => Some(address),
+            Peer::Owner => None,
+        }
+    }
+}
+
+impl Handler for App {
+    async fn call(self: Arc<Self>, request: Request, connection: Arc<Connection>) -> Response {
+        let peer = connection.address.map_or(Peer::Owner, Peer::Remote);
+        let answered = if realtime::PATHS.contains(&request.uri().path()) {
+            self.socket(request, peer, &connection).await
+        } else {
+            self.answer(request, peer).await
+        };
+        answered.unwrap_or_else(|error| self.refuse(&error))
+    }
+
+    fn refuse(&self, error: &Error) -> Response {
+        let status = StatusCode::from_u16(error.status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = reply(status, rest::refusal(error));
+        let headers = response.headers_mut();
+        match error.kind {
+            Kind::Limited { retry_after } => put_retry(headers, retry_after),
+            Kind::Unavailable => put_retry(headers, 1),
+            Kind::Method { allow } => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            }
+            Kind::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Kind::Upgrade => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// Seconds to wait, up to twice as many: clients refused together should not come back together.
+fn put_retry(headers: &mut hyper::HeaderMap, seconds: u32) {
+    let spread = uuid::Uuid::new_v4().as_u128() as u32 % (seconds + 1);
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.saturating_add(spread)));
+}
+
+pub(super) fn reply(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// `{"data":…}`
+pub(super) fn data(json: &serde_json::Value) -> Vec<u8> {
+    rest::answer(json.to_string().as_bytes())
+}
+
+impl App {
+    /// Answers a request that is no WebSocket's; commands without a server call this directly.
+    ///
+    /// # Errors
+    /// Every refusal; [`Handler::refuse`] makes an answer of it.
+    pub async fn answer<B>(&self, request: hyper::Request<B>, peer: Peer) -> Result<Response>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: std::fmt::Display,
+    {
+        let (head, body) = request.into_parts();
+        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+        match path {
+            "/" => return only_get(&head.method).map(|()| hello::page(&head.headers)),
+            "/api/health" => {
+                only_get(&head.method)?;
+                return Ok(reply(StatusCode::OK, data(&json!({"status": "ok"}))));
+            }
+            _ => {}
+        }
+        if let (Peer::Owner, Some(command)) = (peer, path.strip_prefix(control::PREFIX)) {
+            let body = self.bodies.read(body).await?;
+            let answer = control::answer(self, &head.method, command, query, &body.bytes).await?;
+            return Ok(reply(StatusCode::OK, data(&answer)));
+        }
+        let route = rest::route(head.method.as_str(), path)?;
+        // Whoever is not let in should not make us read a body.
+        let principal = match route {
+            // A client logging in may still send the token that it is about to replace.
+            Route::Login | Route::Refresh => Principal::guest(),
+            _ => {
+                let read = head.method == Method::GET;
+                let purpose = if read { Purpose::Read } else { Purpose::Write };
+                self.principal(&head.headers, &head.uri, purpose, peer).await?
+            }
+        };
+        let body = match route.takes_body() {
+            true => self.bodies.read(body).await?,
+            false => Default::default(),
+        };
+        let call = route.call(query, &body.bytes, &self.limits)?;
+        let answer = self.run(call, &principal, peer).await?;
+        Ok(reply(StatusCode::OK, rest::answer(&answer)))
+    }
+
+    async fn principal(
+        &self,
+        headers: &hyper::HeaderMap,
+        uri: &hyper::Uri,
+        purpose: Purpose,
+        peer: Peer,
+    ) -> Result<Principal> {
+        match peer {
+            Peer::Owner => Ok(Principal::owner()),
+            Peer::Remote(_) => {
+                let presented =
+                    Presented::from_headers(headers, uri.query(), purpose, &self.origins);
+                self.auth.authenticate(&presented).await
+            }
+        }
+    }
+
+    async fn socket(
+        &self,
+        request: Request,
+        peer: Peer,
+        connection: &Arc<Connection>,
+    ) -> Result<Response> {
+        let (headers, uri) = (request.headers(), request.uri());
+        let principal = match connection.shake_hands() {
+            Ok(_shaking) => {
+                let principal = self.principal(headers, uri, Purpose::WebSocket, peer).await;
+                principal.and_then(|principal| {
+                    if let (Some(user), false) = (principal.user, principal.admin) {
+                        connection.sit(user)?;
+                    }
+                    Ok(Arc::new(principal))
+                })
+            }
+            Err(error) => Err(error),
+        };
+        socket::accept(request, principal, &self.live, &self.limits).await
+    }
+
+    /// Runs a call against the rooms; gives what stands under `data`.
+    async fn run(&self, call: Call, principal: &Principal, peer: Peer) -> Result<Vec<u8>> {
+        let json = |json: serde_json::Value| Ok(json.to_string().into_bytes());
+        match call {
+            Call::Login { login, password } => {
+                json(self.auth.login(&login, &password, peer.address()).await?.to_json())
+            }
+            Call::Refresh { token } => json(self.auth.refresh(&token).await?.to_json()),
+            Call::Logout => {
+                self.auth.logout(principal).await?;
+                json(json!(true))
+            }
+            Call::Me => json(self.auth.me(principal).await?.to_json()),
+            Call::Password { current, password } => {
+                self.auth.change_password(principal, &current, &password, peer.address()).await?;
+                json(json!(true))
+            }
+            Call::List { ask, page, limit } => {
+                self.content.list(principal, ListAsk { ask, page, limit }).await
+            }
+            Call::Read { schema, id, select } => {
+                self.content.read(principal, &schema, &id, select.as_deref()).await
+            }
+            _ => Err(Error::internal("not wired yet")),
+        }
+    }
+}
+
+fn only_get(method: &Method) -> Result<()> {
+    if method == Method::GET {
+        return Ok(());
+    }
+    let allow = "GET, HEAD";
+    Err(Error::new(Kind::Method { allow }, format!("method {method} is not allowed here; use {allow}")))
+}
