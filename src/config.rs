@@ -190,7 +190,7 @@ fn issuer(given: &Given) -> Result<Option<Issuer>> {
     };
     Ok(Some(Issuer {
         issuer,
-        audience: given.read("issuer_audience", text)?.ok_or_else(|| needed("issuer_audience"))?,
+        audience: given.read("issuer_audience", list)?.ok_or_else(|| needed("issuer_audience"))?,
         algorithm: given
             .read("issuer_algorithm", algorithm)?
             .ok_or_else(|| needed("issuer_algorithm"))?,
@@ -198,6 +198,10 @@ fn issuer(given: &Given) -> Result<Option<Issuer>> {
         roles_claim: given.read("issuer_roles_claim", text)?.unwrap_or_else(|| "roles".into()),
         roles: given.read("issuer_roles", pairs)?.unwrap_or_default(),
     }))
+}
+
+fn list(text: &str) -> Result<Vec<String>, String> {
+    Ok(text.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect())
 }
 
 fn algorithm(text: &str) -> Result<String, String> {

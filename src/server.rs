@@ -18,13 +18,14 @@ use tokio::sync::watch;
 use crate::auth::directory::Directory;
 use crate::auth::issuer::{Fetch, Fetched, Issuer, IssuerConfig, KeySource, Mapping};
 use crate::auth::present::Origins;
+use crate::auth::principal::Principal;
 use crate::auth::service::{Auth, Lifetimes};
 use crate::auth::token::Keys;
 use crate::config::{self, Config, Secret, Secrets};
 use crate::content::Content;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::live::{self, Close, Live, Tail, TailSink};
+use crate::live::{self, Close, Live, Principals, Tail, TailSink};
 use crate::model::change::Commit;
 use crate::net::client;
 use crate::net::clients::Clients;
@@ -38,7 +39,7 @@ pub struct App {
     pub config: Config,
     pub limits: Arc<Limits>,
     pub store: Store,
-    pub auth: Auth,
+    pub auth: Arc<Auth>,
     pub live: Arc<Live>,
     pub content: Content,
     pub clients: Arc<Clients>,
@@ -60,6 +61,12 @@ impl CommitSink for Sink {
             self.directory.apply(commit);
         }
         self.tail.committed(commits);
+    }
+}
+
+impl Principals for Directory {
+    fn current(&self, principal: &Principal) -> Option<Arc<Principal>> {
+        Directory::current(self, principal)
     }
 }
 
@@ -98,17 +105,13 @@ impl App {
             previous.map(|previous| previous.reveal().as_bytes()),
         )
         .map_err(Error::bad)?;
-        let auth = Auth::new(
-            store.clone(),
-            directory.clone(),
-            keys,
-            Lifetimes::new(config.refresh_tokens),
-            issuer,
-        )?;
+        let lifetimes = Lifetimes::new(config.refresh_tokens);
+        let auth = Auth::new(store.clone(), directory.clone(), keys, lifetimes, issuer)?;
+        let auth = Arc::new(auth);
         auth.load().await?;
         let live = Live::start(tail, Arc::new(store.clone()), directory, limits.clone())?;
         Ok(Arc::new(App {
-            content: Content::new(store.clone(), limits.clone()),
+            content: Content::new(store.clone(), limits.clone()).with_auth(auth.clone()),
             clients: Clients::new(&limits),
             bodies: Bodies::new(&limits),
             draining: watch::channel(false).0,
@@ -168,7 +171,8 @@ pub async fn serve(config: Config) -> Result<()> {
     let stop = stop_signal()?;
     // Before anything is made or changed: a second server on the port should leave no trace.
     let address = SocketAddr::new(config.host, config.port);
-    let listener = TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))?;
     let address = listener.local_addr().map_err(Error::internal)?;
     let app = App::open(config).await?;
     let first_admin = hello::first_admin(&app).await?;
@@ -184,7 +188,8 @@ pub async fn serve(config: Config) -> Result<()> {
             app.draining.subscribe(),
         )));
     }
-    Welcome { address, config: &app.config, first_admin }.print();
+    let catalog = app.store.catalog();
+    Welcome { address, config: &app.config, catalog: &catalog, first_admin }.print();
     stop.await;
     tracing::info!("stopping: finishing what is under way");
     app.drain().await;
@@ -199,8 +204,12 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Error {
         std::io::ErrorKind::AddrInUse => {
             "something else listens there; stop it, or choose another with --port (APP_PORT)"
         }
-        std::io::ErrorKind::AddrNotAvailable => "this machine has no such address; see --host (APP_HOST)",
-        std::io::ErrorKind::PermissionDenied => "this user may not; ports below 1024 need more rights",
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; see --host (APP_HOST)"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "this user may not; ports below 1024 need more rights"
+        }
         _ => "see --host and --port",
     };
     Error::new(Kind::Unavailable, format!("cannot listen on {address}: {error}: {remedy}"))

@@ -6,6 +6,7 @@
 mod accounts;
 pub mod bulk;
 pub mod expr;
+pub mod import;
 pub mod input;
 mod job;
 pub mod read;
@@ -19,6 +20,7 @@ use crate::limits::Limits;
 use crate::store::Store;
 
 pub use bulk::BulkAsk;
+pub use import::{ImportAsk, Imported, OnConflict};
 pub use read::ListAsk;
 
 /// The commands; cheap to clone.

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use uuid::Uuid;
+
+use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 
 /// Counts open connections and refuses those beyond the bounds.
@@ -12,6 +15,7 @@ use crate::limits::Limits;
 pub struct Clients {
     total: usize,
     per_client: usize,
+    handshakes: usize,
     open: Mutex<Open>,
     /// Told on every connection's end.
     ended: tokio::sync::Notify,
@@ -21,6 +25,9 @@ pub struct Clients {
 struct Open {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
+    by_user: HashMap<Uuid, usize>,
+    /// WebSocket handshakes under way.
+    shaking: HashMap<IpAddr, usize>,
 }
 
 /// One open connection; ends when dropped.
@@ -29,13 +36,20 @@ pub struct Connection {
     clients: Arc<Clients>,
     /// `None` over the owner's socket.
     pub address: Option<IpAddr>,
+    /// The user whose WebSocket it has become.
+    user: OnceLock<Uuid>,
 }
+
+/// A handshake under way; ends when dropped.
+#[derive(Debug)]
+pub struct Shaking<'a>(&'a Connection);
 
 impl Clients {
     pub fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Clients {
             total: limits.connections,
             per_client: limits.connections_per_client,
+            handshakes: limits.handshakes_per_client,
             open: Mutex::default(),
             ended: tokio::sync::Notify::new(),
         })
@@ -45,7 +59,7 @@ impl Clients {
     /// owner's socket have no bound per address.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Arc<Connection>> {
         let address = address.map(|address| address.to_canonical());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.lock();
         if open.all >= self.total && address.is_some() {
             return None;
         }
@@ -57,12 +71,16 @@ impl Clients {
             *count += 1;
         }
         open.all += 1;
-        Some(Arc::new(Connection { clients: self.clone(), address }))
+        Some(Arc::new(Connection { clients: self.clone(), address, user: OnceLock::new() }))
     }
 
     /// How many are open.
     pub fn count(&self) -> usize {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).all
+        self.lock().all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until none is open.
@@ -77,17 +95,75 @@ impl Clients {
     }
 }
 
+impl Connection {
+    /// Whether bounds per address and user do not hold here.
+    fn exempt(&self) -> bool {
+        self.address.is_none_or(|address| address.is_loopback())
+    }
+
+    /// Begins a WebSocket's handshake.
+    ///
+    /// # Errors
+    /// 429 where too many of this address are under way.
+    pub fn shake_hands(&self) -> Result<Shaking<'_>> {
+        if let Some(address) = self.address {
+            let mut open = self.clients.lock();
+            let count = open.shaking.entry(address).or_default();
+            if *count >= self.clients.handshakes && !address.is_loopback() {
+                return Err(limited("too many handshakes at once from this address"));
+            }
+            *count += 1;
+        }
+        Ok(Shaking(self))
+    }
+
+    /// Counts this connection as one of the user's until it ends.
+    ///
+    /// # Errors
+    /// 429 where the user has too many.
+    pub fn sit(&self, user: Uuid) -> Result<()> {
+        let mut open = self.clients.lock();
+        let count = open.by_user.entry(user).or_default();
+        if *count >= self.clients.per_client && !self.exempt() {
+            return Err(limited("too many connections of this user"));
+        }
+        if self.user.set(user).is_ok() {
+            *count += 1;
+        }
+        Ok(())
+    }
+}
+
+fn limited(message: &str) -> Error {
+    Error::new(Kind::Limited { retry_after: 5 }, message)
+}
+
+fn one_less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut entry) = counts.entry(key) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+impl Drop for Shaking<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = self.0.address {
+            one_less(&mut self.0.clients.lock().shaking, address);
+        }
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut open = self.clients.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.clients.lock();
         open.all -= 1;
-        if let Some(address) = self.address
-            && let Entry::Occupied(mut entry) = open.by_address.entry(address)
-        {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+        if let Some(address) = self.address {
+            one_less(&mut open.by_address, address);
+        }
+        if let Some(user) = self.user.get() {
+            one_less(&mut open.by_user, *user);
         }
         drop(open);
         self.clients.ended.notify_waiters();
@@ -114,6 +190,27 @@ mod tests {
         assert!(near.is_some());
         assert!(clients.admit(Some(IpAddr::from([127, 0, 0, 1]))).is_none(), "a fourth in all");
         assert!(clients.admit(None).is_some(), "the owner always gets in");
+    }
+
+    #[test]
+    fn handshakes_and_users_are_counted() {
+        let limits =
+            Limits { connections_per_client: 2, handshakes_per_client: 1, ..Limits::default() };
+        let clients = Clients::new(&limits);
+        let from = |last| clients.admit(Some(IpAddr::from([192, 0, 2, last]))).expect("admitted");
+        let (one, two, three) = (from(1), from(2), from(3));
+        let shaking = one.shake_hands().expect("the first");
+        assert_eq!(one.shake_hands().expect_err("a second").status(), 429);
+        assert!(two.shake_hands().is_ok(), "another address");
+        drop(shaking);
+        assert!(one.shake_hands().is_ok());
+
+        let user = Uuid::from_u128(1);
+        one.sit(user).expect("the first");
+        two.sit(user).expect("the second");
+        assert_eq!(three.sit(user).expect_err("a third").status(), 429);
+        drop(one);
+        three.sit(user).expect("room again");
     }
 
     #[test]

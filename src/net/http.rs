@@ -233,7 +233,6 @@ fn without_body(response: Response) -> Response {
 pub struct Bodies {
     /// In steps of [`STEP`].
     room: Arc<Semaphore>,
-    most: usize,
     time: Duration,
 }
 
@@ -250,30 +249,26 @@ pub struct Whole {
 impl Bodies {
     pub fn new(limits: &Limits) -> Self {
         let steps = (limits.bodies_bytes / STEP).min(Semaphore::MAX_PERMITS);
-        Bodies {
-            room: Arc::new(Semaphore::new(steps)),
-            most: limits.body_bytes,
-            time: limits.body_time,
-        }
+        Bodies { room: Arc::new(Semaphore::new(steps)), time: limits.body_time }
     }
 
-    /// The whole body, within the bounds: 413 over the size, 408 over the time, 503 when all
+    /// The whole body, within the bounds: 413 over `most` bytes, 408 over the time, 503 when all
     /// bodies together leave no room.
-    pub async fn read<B>(&self, body: B) -> Result<Whole>
+    pub async fn read<B>(&self, body: B, most: usize) -> Result<Whole>
     where
         B: Body<Data = Bytes>,
         B::Error: fmt::Display,
     {
-        if body.size_hint().lower() > self.most as u64 {
-            return Err(self.too_large());
+        if body.size_hint().lower() > most as u64 {
+            return Err(too_large(most));
         }
-        tokio::time::timeout(self.time, self.collect(body)).await.unwrap_or_else(|_| {
+        tokio::time::timeout(self.time, self.collect(body, most)).await.unwrap_or_else(|_| {
             let text = format!("the body did not come within {:?}", self.time);
             Err(Error::new(Kind::Timeout, text))
         })
     }
 
-    async fn collect<B>(&self, body: B) -> Result<Whole>
+    async fn collect<B>(&self, body: B, most: usize) -> Result<Whole>
     where
         B: Body<Data = Bytes>,
         B::Error: fmt::Display,
@@ -285,8 +280,8 @@ impl Bodies {
             let frame =
                 frame.map_err(|error| Error::bad(format!("the body ended early: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > self.most {
-                return Err(self.too_large());
+            if bytes.len() + data.len() > most {
+                return Err(too_large(most));
             }
             let held = room.as_ref().map_or(0, |room| room.num_permits());
             let needed = (bytes.len() + data.len()).div_ceil(STEP).saturating_sub(held);
@@ -301,9 +296,9 @@ impl Bodies {
         }
         Ok(Whole { bytes: bytes.into(), _room: room })
     }
+}
 
-    fn too_large(&self) -> Error {
-        let text = format!("the body is over the limit of {} bytes", self.most);
-        Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
-    }
+fn too_large(most: usize) -> Error {
+    let text = format!("the body is over the limit of {most} bytes");
+    Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
 }

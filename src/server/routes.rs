@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::auth::present::{Presented, Purpose};
 use crate::auth::principal::Principal;
-use crate::content::ListAsk;
+use crate::content::{BulkAsk, ListAsk};
 use crate::dialects::fastschema::realtime;
 use crate::dialects::fastschema::rest::{self, Call, Route};
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,9 @@ use crate::net::http::{Handler, Request, Response};
 use crate::net::socket;
 
 use super::{App, control, hello};
+
+/// A whole import that is all or nothing may come from the owner at once.
+const OWNER_BODY_BYTES: usize = 256 << 20;
 
 /// Who asks, as far as the connection tells.
 #[derive(Clone, Copy, Debug)]
@@ -119,8 +122,8 @@ impl App {
             _ => {}
         }
         if let (Peer::Owner, Some(command)) = (peer, path.strip_prefix(control::PREFIX)) {
-            let body = self.bodies.read(body).await?;
-            let answer = control::answer(self, &head.method, command, query, &body.bytes).await?;
+            let body = self.bodies.read(body, OWNER_BODY_BYTES).await?;
+            let answer = control::answer(self, &head.method, command, &body.bytes).await?;
             return Ok(reply(StatusCode::OK, data(&answer)));
         }
         let route = rest::route(head.method.as_str(), path)?;
@@ -135,7 +138,7 @@ impl App {
             }
         };
         let body = match route.takes_body() {
-            true => self.bodies.read(body).await?,
+            true => self.bodies.read(body, self.limits.body_bytes).await?,
             false => Default::default(),
         };
         let call = route.call(query, &body.bytes, &self.limits)?;
@@ -167,8 +170,9 @@ impl App {
         connection: &Arc<Connection>,
     ) -> Result<Response> {
         let (headers, uri) = (request.headers(), request.uri());
-        let principal = match connection.shake_hands() {
-            Ok(_shaking) => {
+        let shaking = connection.shake_hands();
+        let principal = match &shaking {
+            Ok(_) => {
                 let principal = self.principal(headers, uri, Purpose::WebSocket, peer).await;
                 principal.and_then(|principal| {
                     if let (Some(user), false) = (principal.user, principal.admin) {
@@ -177,14 +181,16 @@ impl App {
                     Ok(Arc::new(principal))
                 })
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.clone()),
         };
+        // The handshake lasts until the subscription is active.
         socket::accept(request, principal, &self.live, &self.limits).await
     }
 
     /// Runs a call against the rooms; gives what stands under `data`.
     async fn run(&self, call: Call, principal: &Principal, peer: Peer) -> Result<Vec<u8>> {
         let json = |json: serde_json::Value| Ok(json.to_string().into_bytes());
+        let number = |number: u64| Ok(number.to_string().into_bytes());
         match call {
             Call::Login { login, password } => {
                 json(self.auth.login(&login, &password, peer.address()).await?.to_json())
@@ -205,7 +211,24 @@ impl App {
             Call::Read { schema, id, select } => {
                 self.content.read(principal, &schema, &id, select.as_deref()).await
             }
-            _ => Err(Error::internal("not wired yet")),
+            Call::Create { schema, body } => self.content.create(principal, &schema, body).await,
+            Call::Update { schema, id, body } => {
+                self.content.update(principal, &schema, &id, body).await
+            }
+            Call::Delete { schema, id } => self.content.delete(principal, &schema, &id).await,
+            Call::BulkUpdate { schema, filter, body } => {
+                let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
+                number(self.content.update_all(principal, ask, body).await?)
+            }
+            Call::BulkDelete { schema, filter } => {
+                let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
+                number(self.content.delete_all(principal, ask).await?)
+            }
+            Call::SchemaList
+            | Call::SchemaGet { .. }
+            | Call::SchemaCreate { .. }
+            | Call::SchemaUpdate { .. }
+            | Call::SchemaDelete { .. } => Err(Error::internal("not wired yet")),
         }
     }
 }
@@ -215,5 +238,8 @@ fn only_get(method: &Method) -> Result<()> {
         return Ok(());
     }
     let allow = "GET, HEAD";
-    Err(Error::new(Kind::Method { allow }, format!("method {method} is not allowed here; use {allow}")))
+    Err(Error::new(
+        Kind::Method { allow },
+        format!("method {method} is not allowed here; use {allow}"),
+    ))
 }
