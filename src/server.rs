@@ -16,16 +16,15 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::auth::directory::Directory;
-use crate::auth::issuer::{Fetch, Fetched, Issuer, IssuerConfig, KeySource, Mapping};
+use crate::auth::issuer::{Fetch, Fetched, Issuer, IssuerConfig, KeySource, Mapping, Pace};
 use crate::auth::present::Origins;
-use crate::auth::principal::Principal;
 use crate::auth::service::{Auth, Lifetimes};
 use crate::auth::token::Keys;
 use crate::config::{self, Config, Secret, Secrets};
 use crate::content::Content;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::live::{self, Close, Live, Principals, Tail, TailSink};
+use crate::live::{self, Close, Live, Tail, TailSink};
 use crate::model::change::Commit;
 use crate::net::client;
 use crate::net::clients::Clients;
@@ -61,12 +60,6 @@ impl CommitSink for Sink {
             self.directory.apply(commit);
         }
         self.tail.committed(commits);
-    }
-}
-
-impl Principals for Directory {
-    fn current(&self, principal: &Principal) -> Option<Arc<Principal>> {
-        Directory::current(self, principal)
     }
 }
 
@@ -163,7 +156,8 @@ async fn issuer(config: &Config) -> Result<Option<(Mapping, Issuer)>> {
         roles: given.roles.iter().cloned().collect(),
     };
     let mapping = Mapping::new(&told).map_err(wrong)?;
-    Ok(Some((mapping, Issuer::open(&told, Arc::new(Net)).await.map_err(wrong)?)))
+    let issuer = Issuer::open(&told, Arc::new(Net), Pace::default()).await.map_err(wrong)?;
+    Ok(Some((mapping, issuer)))
 }
 
 /// Runs a server until it is told to stop (SIGTERM, Ctrl-C), and says where it listens.

@@ -1,6 +1,5 @@
 //! Many records at once, each good or bad by itself.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -9,13 +8,15 @@ use crate::auth::grant::Action;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Predicate, Test, TestOp};
+use crate::limits::Limits;
 use crate::model::change::Row;
 use crate::model::schema::Schema;
 use crate::model::value::Value;
+use crate::query::Ask;
 use crate::store::{Query, Rows, Tx};
 
 use super::input::{ColumnWrite, Input};
-use super::job::{Job, Origin, Rules};
+use super::job::{Job, Origin};
 use super::write::{Asked, Prepared};
 use super::{Content, accounts};
 
@@ -50,7 +51,8 @@ pub struct Imported {
 }
 
 impl Content {
-    /// Writes `records` in one write: the good ones, or with `all_or_nothing` all or none.
+    /// Writes `records` in one write: the good ones, or with `all_or_nothing` all or none; then
+    /// what was refused is all that could be told before writing, or the first while writing.
     ///
     /// # Errors
     /// Those of no single record: no such schema, no rule, over the limits of a write.
@@ -65,51 +67,72 @@ impl Content {
         if accounts::holds_password(&catalog, schema) && records.iter().any(has_password) {
             return Err(Error::bad("password: is set one user at a time"));
         }
-        let asked = |action, body| Asked {
+        let writing = Writing {
             principal: principal.clone(),
             limits: self.limits.clone(),
             schema: schema.to_owned(),
-            action,
-            body: Arc::new(body),
         };
         // An empty body stands for all of them: is there such a schema, and a rule?
-        asked(Action::Create, Map::new()).prepare(&catalog)?;
-        let records: Vec<Asked> =
-            records.into_iter().map(|body| asked(Action::Create, body)).collect();
-        let (principal, limits) = (principal.clone(), self.limits.clone());
+        writing.asked(Action::Create, Map::new()).prepare(&catalog)?;
+        let mut imported = Imported::default();
+        let mut good = Vec::with_capacity(records.len());
+        for (index, record) in records.into_iter().enumerate() {
+            let asked = writing.asked(Action::Create, record);
+            match asked.prepare(&catalog) {
+                Ok(_) => good.push((index, asked.body)),
+                Err(error) if of_one_record(&error) => imported.refused.push((index, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if ask.all_or_nothing && !imported.refused.is_empty() {
+            return Ok(imported);
+        }
         // Survives the undoing of an import that is all or nothing.
         let (tell, told) = std::sync::mpsc::channel();
         let job = move |tx: &mut Tx<'_>| {
-            let mut imported = Imported::default();
-            let mut job = Job::new(tx, &principal, &limits);
-            for (index, record) in records.iter().enumerate() {
-                let mark = job.tx.mark()?;
-                match job.import(record, ask.on_conflict) {
-                    Ok(Outcome::Created) => imported.created += 1,
-                    Ok(Outcome::Updated) => imported.updated += 1,
-                    Ok(Outcome::Skipped) => imported.skipped += 1,
-                    Err(error) if of_one_record(&error) => {
+            let mut job = Job::new(tx, &writing.principal, &writing.limits);
+            for (index, record) in good {
+                let mark = (!ask.all_or_nothing).then(|| job.tx.mark()).transpose()?;
+                match (job.import(&writing, record, ask.on_conflict), mark) {
+                    (Ok(outcome), mark) => {
+                        imported.count(outcome);
+                        if let Some(mark) = mark {
+                            job.tx.keep(mark)?;
+                        }
+                    }
+                    (Err(error), Some(mark)) if of_one_record(&error) => {
                         job.tx.undo(mark)?;
                         imported.refused.push((index, error));
                     }
-                    Err(error) => return Err(error),
+                    (Err(error), _) => {
+                        if of_one_record(&error) {
+                            let refused = vec![(index, error.clone())];
+                            let _ = tell.send(Imported { refused, ..Imported::default() });
+                        }
+                        return Err(error);
+                    }
                 }
             }
             job.finish()?;
-            let first = records.first().and_then(|first| job.catalog.named(&first.schema)).cloned();
-            if let Some(schema) = first {
+            if let Some(schema) = job.catalog.named(&writing.schema).cloned() {
                 accounts::written(&mut job, &schema, None, None)?;
             }
-            if ask.all_or_nothing && !imported.refused.is_empty() {
-                let refused = std::mem::take(&mut imported.refused);
-                let _ = tell.send(Imported { refused, ..Imported::default() });
-                return Err(Error::bad("refused as a whole"));
-            }
+            imported.refused.sort_by_key(|(index, _)| *index);
             Ok(imported)
         };
         match self.store.write(job).await {
             Ok(written) => Ok(written.value),
             Err(error) => told.try_recv().map_err(|_| error),
+        }
+    }
+}
+
+impl Imported {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Created => self.created += 1,
+            Outcome::Updated => self.updated += 1,
+            Outcome::Skipped => self.skipped += 1,
         }
     }
 }
@@ -132,8 +155,33 @@ enum Outcome {
     Skipped,
 }
 
+/// What all records of an import have in common.
+struct Writing {
+    principal: Principal,
+    limits: Arc<Limits>,
+    schema: String,
+}
+
+impl Writing {
+    fn asked(&self, action: Action, body: Map<String, Json>) -> Asked {
+        Asked {
+            principal: self.principal.clone(),
+            limits: self.limits.clone(),
+            ask: Ask { schema: self.schema.clone(), ..Ask::default() },
+            action,
+            body,
+        }
+    }
+}
+
 impl Job<'_, '_> {
-    fn import(&mut self, asked: &Asked, on_conflict: OnConflict) -> Result<Outcome> {
+    fn import(
+        &mut self,
+        writing: &Writing,
+        record: Map<String, Json>,
+        on_conflict: OnConflict,
+    ) -> Result<Outcome> {
+        let asked = writing.asked(Action::Create, record);
         let create = asked.prepare(&self.catalog)?;
         let existing = match on_conflict {
             OnConflict::Error => None,
@@ -142,23 +190,22 @@ impl Job<'_, '_> {
         match (existing, on_conflict) {
             (Some(_), OnConflict::Skip) => Ok(Outcome::Skipped),
             (Some(old), _) => {
-                let update = Asked { action: Action::Update, ..asked.clone() };
-                let update = update.prepare(&self.catalog)?;
+                let asked = writing.asked(Action::Update, asked.body);
+                let update = asked.prepare(&self.catalog)?;
                 self.may_start_from(&update.schema, &old, &update.input)?;
-                self.put(update, Action::Update, Some(&old))?;
+                self.put(&update, Some(&old))?;
                 Ok(Outcome::Updated)
             }
             (None, _) => {
-                self.put(create, Action::Create, None)?;
+                self.put(&create, None)?;
                 Ok(Outcome::Created)
             }
         }
     }
 
-    fn put(&mut self, prepared: Prepared, action: Action, old: Option<&Arc<Row>>) -> Result<()> {
-        let Prepared { schema, grant, input, .. } = prepared;
-        let rules = Rules::new(&self.catalog, &schema, self.limits, grant, action)?;
-        self.write(&schema, &Rc::new(rules), old, &input, Origin::Named).map(drop)
+    fn put(&mut self, prepared: &Prepared, old: Option<&Arc<Row>>) -> Result<()> {
+        let Prepared { schema, rules, input, .. } = prepared;
+        self.write(schema, rules, old, input, Origin::Named).map(drop)
     }
 
     /// The record that holds the primary key or a unique value of this one already.
