@@ -36,7 +36,7 @@ pub struct Config {
     pub admin: Admin,
     pub issuer: Option<Issuer>,
     /// What is logged, e.g. `info` or `rowcast=debug`.
-    pub log: String,
+    pub log: Option<String>,
     pub limits: Limits,
     pub secrets: Secrets,
 }
@@ -99,7 +99,7 @@ impl Config {
                 email: given.read("admin_email", text)?,
             },
             issuer: issuer(&given)?,
-            log: given.read("log", text)?.unwrap_or_else(|| "info".into()),
+            log: given.read("log", text)?,
             limits,
         })
     }

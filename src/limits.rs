@@ -231,6 +231,11 @@ fn read<T: Amount + 'static>(key: &str, text: &str, least: T, most: T) -> Result
     })
 }
 
+/// Reads a duration as the bounds are read, e.g. `30s` or `7d`.
+pub fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    read("time", text, least, most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ use crate::net::clients::Clients;
 use crate::net::http::{self, Bodies, Door};
 use crate::store::{self, CommitSink, Store};
 
-pub use hello::Welcome;
+pub use routes::Peer;
 
 /// The rooms of a running server.
 pub struct App {
@@ -183,7 +183,7 @@ pub async fn serve(config: Config) -> Result<()> {
         )));
     }
     let catalog = app.store.catalog();
-    Welcome { address, config: &app.config, catalog: &catalog, first_admin }.print();
+    hello::Welcome { address, config: &app.config, catalog: &catalog, first_admin }.print();
     stop.await;
     tracing::info!("stopping: finishing what is under way");
     app.drain().await;

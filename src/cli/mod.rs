@@ -1,14 +1,21 @@
 //! argv → what to run; exit codes. No logic of its own.
 
 pub mod import;
+mod link;
+mod secret;
+mod tail;
+mod user;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::config::settings::PlaceFlags;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
 use crate::server;
+
+use self::link::Link;
 
 const SECRETS: &str = "\
 Secrets come by environment, never by flag; NAME_FILE names a file that holds the secret:
@@ -34,6 +41,34 @@ enum Command {
     /// Runs the server (the default)
     #[command(after_help = SECRETS)]
     Serve(Flags),
+    /// Makes records of a file's rows (JSON, NDJSON, CSV, GeoJSON)
+    Import {
+        #[command(flatten)]
+        import: import::Import,
+        #[command(flatten)]
+        place: PlaceFlags,
+    },
+    /// Prints a schema's changes as they happen, a message a line
+    Tail {
+        #[command(flatten)]
+        tail: tail::Tail,
+        #[command(flatten)]
+        place: PlaceFlags,
+    },
+    /// Prints a token for a user
+    Token {
+        #[command(flatten)]
+        token: user::Token,
+        #[command(flatten)]
+        place: PlaceFlags,
+    },
+    /// Adds, disables and lists users, sets passwords
+    User {
+        #[command(subcommand)]
+        user: user::User,
+        #[command(flatten)]
+        place: PlaceFlags,
+    },
 }
 
 /// Runs what the command line says.
@@ -55,19 +90,41 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(flags) => {
-            let config = configure(flags)?;
+            let config = configure(flags, "info")?;
             runtime()?.block_on(server::serve(config))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import { import, place } => {
+            let config = configure(place.0, "warn")?;
+            runtime()?.block_on(async { import.run(&Link::open(config).await?).await })
+        }
+        Command::Tail { tail, place } => {
+            let config = configure(place.0, "warn")?;
+            runtime()?.block_on(tail.run(&config))
+        }
+        Command::Token { token, place } => {
+            let config = configure(place.0, "warn")?;
+            runtime()?.block_on(async { token.run(&Link::open(config).await?).await })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::User { user, place } => {
+            let config = configure(place.0, "warn")?;
+            let (path, body) = user::command(&user)?;
+            runtime()?.block_on(async {
+                user::run(&user, path, &body, &Link::open(config).await?).await
+            })?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// Reads the configuration and starts the log.
-fn configure(flags: Flags) -> Result<Config> {
+/// Reads the configuration and starts the log, at `level` unless another was set.
+fn configure(flags: Flags, level: &str) -> Result<Config> {
     let env = |name: &str| std::env::var(name).ok();
     let config = Config::load(flags, &env)?;
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log)
-        .map_err(|error| Error::bad(format!("log level '{}': {error}", config.log)))?;
+    let level = config.log.as_deref().unwrap_or(level);
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|error| Error::bad(format!("log: '{level}': {error}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

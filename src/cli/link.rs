@@ -1,0 +1,72 @@
+//! How a command reaches the data: through the running server, or by opening it itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Method;
+use serde_json::Value as Json;
+use tokio::net::UnixStream;
+
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::net::client::{Bounds, Place};
+use crate::server::{self, App, Peer};
+
+/// What a command talks to: one and the same HTTP API, as the owner.
+pub enum Link {
+    Running(Place),
+    Own(Arc<App>),
+}
+
+impl Link {
+    /// The running server's if there is one, else the data directory's own.
+    pub async fn open(config: Config) -> Result<Link> {
+        match running(&config).await {
+            Some(path) => Ok(Link::Running(Place::Unix(path))),
+            None => App::open(config).await.map(Link::Own),
+        }
+    }
+
+    /// Gives what stands under `data`; a refusal comes as the error it was.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Json>) -> Result<Json> {
+        let body = Bytes::from(body.map(Json::to_string).unwrap_or_default());
+        let (status, body) = match self {
+            Link::Running(place) => {
+                // A single write may wait its turn; the bound is against a server that hangs.
+                let bounds =
+                    Bounds { time: std::time::Duration::from_secs(300), ..Bounds::default() };
+                let answer = place.request(method, path, &[], body, bounds).await;
+                let answer =
+                    answer.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?;
+                (answer.status, answer.body)
+            }
+            Link::Own(app) => {
+                let request = hyper::Request::builder()
+                    .method(method)
+                    .uri(path)
+                    .body(Full::new(body))
+                    .map_err(Error::internal)?;
+                let response = app.answer(request, Peer::Owner).await?;
+                let status = response.status().as_u16();
+                let body = response.into_body().collect().await.map_err(Error::internal)?;
+                (status, body.to_bytes())
+            }
+        };
+        let mut answer: Json = serde_json::from_slice(&body).map_err(|_| {
+            Error::new(Kind::Unavailable, format!("the server answered {status} and no JSON"))
+        })?;
+        if status == 200 {
+            return Ok(answer["data"].take());
+        }
+        let message = answer["error"]["message"].as_str().unwrap_or("refused");
+        Err(Error::bad(message))
+    }
+}
+
+/// The owner's socket, if a server listens on it.
+pub async fn running(config: &Config) -> Option<PathBuf> {
+    let path = server::owner_path(&config.data);
+    UnixStream::connect(&path).await.is_ok().then_some(path)
+}
