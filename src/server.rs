@@ -4,6 +4,7 @@
 //! running server open an [`App`] of their own and ask it the same way.
 
 pub mod control;
+mod folder;
 pub mod hello;
 mod routes;
 
@@ -83,6 +84,7 @@ impl App {
             },
             Box::new(Sink { directory: directory.clone(), tail: tail_sink }),
         )?;
+        folder::apply(&store, &config.schemas).await?;
         // Under the store's lock from here on.
         let key = match &config.secrets.app_key {
             Some(key) => key.clone(),
