@@ -74,7 +74,7 @@ struct Piece {
 
 #[derive(Clone)]
 enum Core {
-    Plain(Finder<'static>),
+    Plain(Box<Finder<'static>>),
     Mixed(Shift),
 }
 
@@ -230,7 +230,7 @@ impl Run {
         }
         let core = match self.0.as_slice() {
             [] => None,
-            [Item::Text(text)] => Some(Core::Plain(Finder::new(text).into_owned())),
+            [Item::Text(text)] => Some(Core::Plain(Box::new(Finder::new(text).into_owned()))),
             items => Some(Core::Mixed(Shift::new(items))),
         };
         (before, core, after)
@@ -246,13 +246,16 @@ struct Shift {
     /// Places that take any character.
     wild: Box<[u64]>,
     /// By character, sorted: the words and bits of the places that take it.
-    takes: Box<[(char, Vec<(usize, u64)>)]>,
+    takes: Box<[(char, Places)]>,
 }
+
+/// Words of the state and the bits within.
+type Places = Vec<(usize, u64)>;
 
 impl Shift {
     fn new(items: &[Item]) -> Self {
         let mut wild = Vec::new();
-        let mut takes = std::collections::BTreeMap::<char, Vec<(usize, u64)>>::new();
+        let mut takes = std::collections::BTreeMap::<char, Places>::new();
         let mut length = 0;
         let mut place = |char: Option<char>| {
             let (word, bit) = (length / 64, 1 << (length % 64));
@@ -298,11 +301,11 @@ impl Shift {
                 .map_or(&[][..], |index| self.takes[index].1.as_slice());
             let mut taken = taken.iter().peekable();
             let mut carry = 1;
-            for word in 0..words {
-                let here = taken.next_if(|(index, _)| *index == word).map_or(0, |(_, bits)| *bits);
-                let shifted = (state[word] << 1) | carry;
-                carry = state[word] >> 63;
-                state[word] = shifted & (self.wild[word] | here);
+            for (index, (bits, wild)) in state.iter_mut().zip(&self.wild).enumerate() {
+                let here = taken.next_if(|(word, _)| *word == index).map_or(0, |(_, bits)| *bits);
+                let shifted = (*bits << 1) | carry;
+                carry = *bits >> 63;
+                *bits = shifted & (wild | here);
             }
             if state[words - 1] & last != 0 {
                 return Some(at + char.len_utf8());

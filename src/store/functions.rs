@@ -16,7 +16,7 @@ use crate::filter::text::{Like, Needle};
 pub fn register(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("rc_like", 2, flags, |context| {
-        run(context, |pattern| Like::new(pattern), Like::matches)
+        run(context, Like::new, Like::matches)
     })?;
     connection.create_scalar_function("rc_contains", 2, flags, |context| {
         run(context, |text| Ok(Needle::new(text)), Needle::is_in)
