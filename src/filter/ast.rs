@@ -410,15 +410,22 @@ fn unknown_operator(at: &str, field: &str, key: &str) -> Error {
         let known = if hint.is_empty() { "; use $eq, $gt, $like, $in, $null …" } else { &hint };
         return fault(at, format!("unknown operator '{shown}'{known}"));
     }
-    let hint = Operator::named(&format!("${key}")).map_or_else(
-        || {
-            format!(
-                "; a related field is named by its path, '{field}.{shown}', a JSON object by $eq"
-            )
-        },
-        |operator| format!("; did you mean '{}'?", operator.name()),
-    );
-    fault(at, format!("unknown operator '{shown}'{hint}"))
+    if let Some(operator) = Operator::named(&format!("${key}")) {
+        return fault(
+            at,
+            format!("unknown operator '{shown}'; did you mean '{}'?", operator.name()),
+        );
+    }
+    if key.bytes().all(|byte| byte.is_ascii_digit()) {
+        return fault(at, format!("unknown operator '{shown}'; an array stands under $in"));
+    }
+    fault(
+        at,
+        format!(
+            "unknown operator '{shown}'; write '{field}.{shown}' for a related field, \
+             {{\"$eq\": {{…}}}} for a JSON object"
+        ),
+    )
 }
 
 /// The elements of an array, or of an object with numeric keys where `untyped`.

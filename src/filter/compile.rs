@@ -194,11 +194,13 @@ impl<'a> Compiler<'a> {
             let Some(visible) = self.reader.hop(target, FieldRef::Column(target.primary)) else {
                 return Err(unknown(self.hint(schema, &steps, field, name)));
             };
+            // Counted even where the key lies here and nothing has to be crossed: what a path may
+            // be shall not depend on where keys lie or on what is hidden.
+            self.check_hops(&steps, field)?;
             if let (Shape::Key { slot }, None) = (step.shape, &visible) {
                 let column = &schema.columns[slot];
                 return Ok(Target { steps, slot, column, bare_many: false });
             }
-            self.check_hops(&steps, field)?;
             steps.push(Step { from: schema, relation, visible });
             return Ok(Target {
                 steps,

@@ -384,13 +384,10 @@ impl FieldType {
                 format!("one of {}", shown.join(", "))
             }
             FieldType::Uuid => "a UUID such as 0190163d-8694-739b-aea5-966c26f8ad91".to_owned(),
-            FieldType::Time => {
-                "a time such as 2024-01-31T10:00:00Z, 2024-01-31 10:00:00 or 2024-01-31 \
-                 (years 0001 to 9999)"
-                    .to_owned()
-            }
+            FieldType::Time => "a time such as 2024-01-31T10:00:00Z or 2024-01-31".to_owned(),
             FieldType::Json => "JSON".to_owned(),
             FieldType::Bytes => "standard base64 with padding".to_owned(),
+            FieldType::Int64 => "an integer of 64 bits".to_owned(),
             _ => {
                 let (least, most) = self.int_range().unwrap_or_default();
                 format!("an integer from {least} to {most}")
