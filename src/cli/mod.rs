@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::settings::PlaceFlags;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
 use crate::server;
@@ -42,33 +41,13 @@ enum Command {
     #[command(after_help = SECRETS)]
     Serve(Flags),
     /// Makes records of a file's rows (JSON, NDJSON, CSV, GeoJSON)
-    Import {
-        #[command(flatten)]
-        import: import::Import,
-        #[command(flatten)]
-        place: PlaceFlags,
-    },
+    Import(import::Import),
     /// Prints a schema's changes as they happen, a message a line
-    Tail {
-        #[command(flatten)]
-        tail: tail::Tail,
-        #[command(flatten)]
-        place: PlaceFlags,
-    },
+    Tail(tail::Tail),
     /// Prints a token for a user
-    Token {
-        #[command(flatten)]
-        token: user::Token,
-        #[command(flatten)]
-        place: PlaceFlags,
-    },
+    Token(user::Token),
     /// Adds, disables and lists users, sets passwords
-    User {
-        #[command(subcommand)]
-        user: user::User,
-        #[command(flatten)]
-        place: PlaceFlags,
-    },
+    User(user::Users),
 }
 
 /// Runs what the command line says.
@@ -94,26 +73,23 @@ fn run(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(server::serve(config))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Import { import, place } => {
-            let config = configure(place.0, "warn")?;
+        Command::Import(import) => {
+            let config = configure(import.place.0.clone(), "warn")?;
             runtime()?.block_on(async { import.run(&Link::open(config).await?).await })
         }
-        Command::Tail { tail, place } => {
-            let config = configure(place.0, "warn")?;
+        Command::Tail(tail) => {
+            let config = configure(tail.place.0.clone(), "warn")?;
             runtime()?.block_on(tail.run(&config))
         }
-        Command::Token { token, place } => {
-            let config = configure(place.0, "warn")?;
-            runtime()?.block_on(async { token.run(&Link::open(config).await?).await })?;
-            Ok(ExitCode::SUCCESS)
+        Command::Token(token) => {
+            let config = configure(token.place.0.clone(), "warn")?;
+            runtime()?.block_on(async { token.run(&Link::open(config).await?).await })
         }
-        Command::User { user, place } => {
-            let config = configure(place.0, "warn")?;
-            let (path, body) = user::command(&user)?;
-            runtime()?.block_on(async {
-                user::run(&user, path, &body, &Link::open(config).await?).await
-            })?;
-            Ok(ExitCode::SUCCESS)
+        Command::User(users) => {
+            let config = configure(users.place.0.clone(), "warn")?;
+            // Asked for first: a prompt should not hold the data directory's lock.
+            let (path, body) = users.call()?;
+            runtime()?.block_on(async { users.run(path, &body, &Link::open(config).await?).await })
         }
     }
 }
@@ -135,4 +111,14 @@ fn configure(flags: Flags, level: &str) -> Result<Config> {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::config::Config;
+use crate::config::settings::PlaceFlags;
 use crate::error::{Error, Kind, Result};
 use crate::net::client::{Bounds, NoSocket, Place};
 
@@ -47,6 +48,8 @@ pub struct Tail {
     login: Option<String>,
     #[command(flatten)]
     password: PasswordFrom,
+    #[command(flatten)]
+    pub place: PlaceFlags,
 }
 
 impl Tail {

@@ -1,18 +1,28 @@
 //! `rowcast user` and `rowcast token`.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value as Json, json};
 
+use crate::config::settings::PlaceFlags;
 use crate::error::{Error, Result};
 use crate::limits;
 
 use super::link::Link;
 use super::secret::PasswordFrom;
 
+#[derive(clap::Args)]
+pub struct Users {
+    #[command(subcommand)]
+    user: User,
+    #[command(flatten)]
+    pub place: PlaceFlags,
+}
+
 #[derive(clap::Subcommand)]
-pub enum User {
+enum User {
     /// Adds a user
     Add {
         username: String,
@@ -36,42 +46,43 @@ pub enum User {
     List,
 }
 
-/// What is sent, made before the data is opened: a prompt should not hold the lock.
-pub fn command(user: &User) -> Result<(&'static str, Json)> {
-    Ok(match user {
-        User::Add { username, email, roles, password } => {
-            let password = password.get(true)?;
-            let body = json!({"username": username, "password": password, "roles": roles});
-            let mut body = body;
-            if let Some(email) = email {
-                body["email"] = json!(email);
+impl Users {
+    /// What is sent, and where.
+    pub fn call(&self) -> Result<(&'static str, Json)> {
+        Ok(match &self.user {
+            User::Add { username, email, roles, password } => {
+                let password = password.get(true)?;
+                let mut body = json!({"username": username, "password": password, "roles": roles});
+                if let Some(email) = email {
+                    body["email"] = json!(email);
+                }
+                ("/owner/user/add", body)
             }
-            ("/owner/user/add", body)
-        }
-        User::Disable { username } => ("/owner/user/disable", json!({"username": username})),
-        User::Passwd { username, password } => {
-            let password = password.get(true)?;
-            ("/owner/user/passwd", json!({"username": username, "password": password}))
-        }
-        User::List => ("/owner/user/list", json!({})),
-    })
-}
-
-pub async fn run(user: &User, path: &str, body: &Json, link: &Link) -> Result<()> {
-    let answer = link.call(Method::POST, path, Some(body)).await?;
-    match user {
-        User::Add { username, .. } => {
-            println!("added {username}, id {}", answer.as_str().unwrap_or_default());
-        }
-        User::Disable { username } => println!("disabled {username}"),
-        User::Passwd { username, .. } => println!("password of {username} set"),
-        User::List => {
-            for user in answer.as_array().into_iter().flatten() {
-                println!("{user}");
+            User::Disable { username } => ("/owner/user/disable", json!({"username": username})),
+            User::Passwd { username, password } => {
+                let password = password.get(true)?;
+                ("/owner/user/passwd", json!({"username": username, "password": password}))
             }
-        }
+            User::List => ("/owner/user/list", json!({})),
+        })
     }
-    Ok(())
+
+    pub async fn run(&self, path: &str, body: &Json, link: &Link) -> Result<ExitCode> {
+        let answer = link.call(Method::POST, path, Some(body)).await?;
+        match &self.user {
+            User::Add { username, .. } => {
+                println!("added {username}, id {}", answer.as_str().unwrap_or_default());
+            }
+            User::Disable { username } => println!("disabled {username}"),
+            User::Passwd { username, .. } => println!("password of {username} set"),
+            User::List => {
+                for user in answer.as_array().into_iter().flatten() {
+                    println!("{user}");
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 #[derive(clap::Args)]
@@ -81,17 +92,19 @@ pub struct Token {
     /// How long it is good for, e.g. 1h or 30d
     #[arg(long, default_value = "7d", value_name = "TIME")]
     lifetime: String,
+    #[command(flatten)]
+    pub place: PlaceFlags,
 }
 
 impl Token {
     /// Prints a token of a session of its own.
-    pub async fn run(&self, link: &Link) -> Result<()> {
+    pub async fn run(&self, link: &Link) -> Result<ExitCode> {
         let (least, most) = (Duration::from_secs(1), Duration::from_secs(3650 * 24 * 3600));
         let lifetime = limits::duration(&self.lifetime, least, most)
             .map_err(|why| Error::bad(format!("--lifetime: {why}")))?;
         let body = json!({"username": self.username, "seconds": lifetime.as_secs()});
         let answer = link.call(Method::POST, "/owner/token", Some(&body)).await?;
         println!("{}", answer["token"].as_str().unwrap_or_default());
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,6 +12,7 @@ use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value as Json, json};
 
+use crate::config::settings::PlaceFlags;
 use crate::error::{Error, Result};
 
 use self::convert::{Convert, Field, Mapping};
@@ -69,6 +70,8 @@ pub struct Import {
     /// One bad row refuses all, in one commit; as many rows as a write may have
     #[arg(long)]
     all_or_nothing: bool,
+    #[command(flatten)]
+    pub place: PlaceFlags,
 }
 
 /// Rows on their way, and what became of those before.
