@@ -303,6 +303,11 @@ impl Reader<'_> {
         self.update_only(name, "$clear")?;
         let clear = match value {
             Json::Bool(true) => Clear::All,
+            // Of a to-one relation too: `one of these, if it is`.
+            Json::Array(values) => {
+                let keys = values.iter().map(|value| self.key(name, index, value));
+                Clear::These(keys.collect::<Result<_>>()?)
+            }
             Json::Bool(false) => return Err(wrong(name, "$clear takes true or a list")),
             value => Clear::These(self.keys(name, index, value, true)?),
         };
@@ -389,25 +394,30 @@ impl Reader<'_> {
     /// array of either (`single`: one without its array will do).
     fn keys(&self, name: &str, index: usize, value: &Json, single: bool) -> Result<Vec<Value>> {
         let relation = &self.scope.schema.relations[index];
-        let target = self.scope.catalog.get(relation.target);
-        let target = target.ok_or_else(|| Error::internal("a relation without a target"))?;
-        let key = |value: &Json| related_key(target, value).map_err(|why| wrong(name, why));
         let mut keys = match value {
             Json::Array(values) if relation.to_many() => {
-                values.iter().map(key).collect::<Result<Vec<_>>>()?
+                let keys = values.iter().map(|value| self.key(name, index, value));
+                keys.collect::<Result<Vec<_>>>()?
             }
             Json::Array(_) => {
                 return Err(wrong(name, "expected one related record, not an array"));
             }
             value if relation.to_many() && !single => {
-                key(value)?;
+                self.key(name, index, value)?;
                 return Err(wrong(name, "expected an array of related records"));
             }
-            value => vec![key(value)?],
+            value => vec![self.key(name, index, value)?],
         };
         let mut seen = std::collections::HashSet::new();
         keys.retain(|key| crate::model::related::Key::of(key).is_none_or(|key| seen.insert(key)));
         Ok(keys)
+    }
+
+    fn key(&self, name: &str, index: usize, value: &Json) -> Result<Value> {
+        let relation = &self.scope.schema.relations[index];
+        let target = self.scope.catalog.get(relation.target);
+        let target = target.ok_or_else(|| Error::internal("a relation without a target"))?;
+        related_key(target, value).map_err(|why| wrong(name, why))
     }
 
     fn finish(mut self) -> Result<Input> {
