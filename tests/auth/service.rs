@@ -161,7 +161,8 @@ async fn an_unknown_user_costs_as_much_as_a_known_one() {
     let known = fastest("root", "wrong password").await;
     for (login, password) in [("nobody", "wrong password"), ("root", "short"), ("nobody", "")] {
         let ratio = fastest(login, password).await / known;
-        assert!((0.5..2.0).contains(&ratio), "{login} {password}: {ratio}");
+        // Unhashed it would be a fiftieth; the rest is room for a busy machine.
+        assert!((0.3..3.0).contains(&ratio), "{login} {password}: {ratio}");
     }
 }
 
