@@ -17,6 +17,8 @@ pub mod registry;
 pub mod regrant;
 pub mod subscription;
 pub mod tail;
+#[cfg(test)]
+mod tests;
 pub mod wanted;
 
 pub use message::{Encode, Event, Events, Message, Records};
