@@ -3,6 +3,8 @@
 
 mod relations;
 
+pub use relations::back_field;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -120,7 +120,7 @@ impl Migration {
     }
 
     /// Asks the rows whether they stand in the way.
-    pub fn examine(&self, connection: &Connection) -> Result<Vec<Fault>> {
+    fn examine(&self, connection: &Connection) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
         for check in &self.checks {
             let count: i64 =
@@ -173,6 +173,11 @@ impl Tx<'_> {
     /// What the catalog holds, in this transaction.
     pub fn stored(&self) -> Result<Stored> {
         stored::read(self.connection).map_err(broken)
+    }
+
+    /// Asks the rows, as this write sees them, whether they stand in the way.
+    pub fn examine(&self, migration: &Migration) -> Result<Vec<Fault>> {
+        migration.examine(self.connection)
     }
 
     /// Changes tables and catalog, and tells it in this write's entry. The migration must come

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result, clip};
 use crate::limits::Limits;
 use crate::model::json;
 use crate::query::Ask;
+use crate::schemas::Rename;
 
 use super::params::{self, FilterParam, Params};
 
@@ -76,13 +77,6 @@ pub enum Call {
     BulkUpdate { schema: String, filter: FilterParam, body: Map<String, Json> },
     /// `DELETE /api/content/S/delete`
     BulkDelete { schema: String, filter: FilterParam },
-}
-
-/// One renaming that a schema's update does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rename {
-    pub from: String,
-    pub to: String,
 }
 
 /// Finds what a method and a path (without the query string) stand for. `HEAD` is `GET`.
