@@ -26,6 +26,11 @@ use crate::limits::Limits;
 use crate::net::clients::{Clients, Connection};
 use crate::net::stream::{Io, Stream};
 
+/// The head of a request; beyond it 431. A URL alone ends at hyper's 64 KiB, with 414.
+const HEAD_BYTES: usize = 128 << 10;
+/// What is read at once of a body.
+const BUFFER_BYTES: usize = 256 << 10;
+
 pub type Request = hyper::Request<Incoming>;
 pub type Response = hyper::Response<Full<Bytes>>;
 
@@ -144,7 +149,8 @@ async fn run<H: Handler>(
         // The stream keeps the exact bounds; hyper's own is the net under them.
         .header_read_timeout(limits.idle_time + limits.head_time)
         .half_close(false)
-        .max_buf_size(64 << 10)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -301,4 +307,63 @@ impl Bodies {
 fn too_large(most: usize) -> Error {
     let text = format!("the body is over the limit of {most} bytes");
     Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Panics where the path says so.
+    struct Fragile;
+
+    impl Handler for Fragile {
+        async fn call(self: Arc<Self>, request: Request, _: Arc<Connection>) -> Response {
+            assert!(request.uri().path() != "/panic", "as asked");
+            Response::new(Full::from("fine"))
+        }
+
+        fn refuse(&self, error: &Error) -> Response {
+            let mut response = Response::new(Full::from(error.message.clone()));
+            *response.status_mut() = StatusCode::from_u16(error.status()).expect("a status");
+            response
+        }
+    }
+
+    async fn get(stream: &mut TcpStream, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = vec![0; 4096];
+        let bytes = stream.read(&mut answer).await.expect("read");
+        String::from_utf8_lossy(&answer[..bytes]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_requests_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let limits = Arc::new(Limits::default());
+        let clients = Clients::new(&limits);
+        let (stop, draining) = watch::channel(false);
+        let accepting = tokio::spawn(accept(
+            Door::Tcp(listener),
+            Arc::new(Fragile),
+            clients.clone(),
+            limits,
+            draining,
+        ));
+        let mut one = TcpStream::connect(address).await.expect("connected");
+        let mut other = TcpStream::connect(address).await.expect("connected");
+        assert!(get(&mut other, "/").await.ends_with("fine"));
+        let answer = get(&mut one, "/panic").await;
+        assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+        assert!(answer.contains("internal error") && !answer.contains("as asked"), "{answer}");
+        assert!(get(&mut other, "/").await.ends_with("fine"));
+        stop.send_replace(true);
+        accepting.await.expect("ended");
+        drop((one, other));
+        clients.all_gone().await;
+    }
 }

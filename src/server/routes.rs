@@ -224,6 +224,11 @@ impl App {
                 let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
                 number(self.content.delete_all(principal, ask).await?)
             }
+            Call::SchemaGet { name } if principal.admin => {
+                let catalog = self.store.catalog();
+                let schema = catalog.named(&name).ok_or_else(|| Error::no_schema(&name))?;
+                json((*schema.source).clone())
+            }
             Call::SchemaList
             | Call::SchemaGet { .. }
             | Call::SchemaCreate { .. }

@@ -195,8 +195,28 @@ impl Mapping {
         if self.text && !converted {
             value = by_type(field, value)?;
         }
+        fits(field, &value)?;
         Ok(value)
     }
+}
+
+/// Refuses what there is a conversion for, naming it; all else is the server's to judge.
+fn fits(field: &Field, value: &Json) -> Result<(), String> {
+    let number_type = ["int", "uint", "float"].iter().any(|prefix| field.ty.starts_with(prefix));
+    let dated = |text: &str| {
+        let bytes = text.as_bytes();
+        bytes.len() >= 10 && bytes[4] == b'-' && bytes[..4].iter().all(u8::is_ascii_digit)
+    };
+    let remedy = match (field.ty.as_str(), value) {
+        ("string" | "text", Json::Number(_) | Json::Bool(_)) => "text",
+        ("time", Json::Number(_)) => "epoch-ms' or 'epoch-s",
+        ("time", Json::String(text)) if !dated(text) => "date:FORMAT",
+        ("bool", Json::Number(_) | Json::String(_)) => "bool",
+        (_, Json::String(_)) if number_type => "number",
+        _ => return Ok(()),
+    };
+    let name = &field.name;
+    Err(format!("{value} is no {}; use --convert '{name}={remedy}'", field.ty))
 }
 
 /// Letters and digits in lower case, everything else and a change of case as `_`.
@@ -423,8 +443,8 @@ mod tests {
     #[test]
     fn columns_find_their_fields() {
         assert_eq!(
-            record(&[], false, json!({"Title": 1776, "US Gross": null, "geometry": {}})),
-            Ok(json!({"title": 1776, "us_gross": null}))
+            record(&[], false, json!({"Title": "1776", "US Gross": null, "geometry": {}})),
+            Ok(json!({"title": "1776", "us_gross": null}))
         );
         assert_eq!(
             record(
@@ -444,6 +464,10 @@ mod tests {
         );
         let error = record(&[], false, json!({"colour": 1})).unwrap_err();
         assert!(error.contains("--map 'colour=FIELD'"), "{error}");
+        assert_eq!(
+            record(&[], false, json!({"Title": 1776})).unwrap_err(),
+            "title (column 'Title'): 1776 is no string; use --convert 'title=text'"
+        );
         let error = record(&[], false, json!({"title": "a", "Title": "b"})).unwrap_err();
         assert!(error.contains("both go to field 'title'"), "{error}");
         let error = record(&[], true, json!({"us_gross": "x"})).unwrap_err();
