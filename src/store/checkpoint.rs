@@ -1,14 +1,15 @@
 //! Moving pages from the write-ahead log into the database, beside the writer.
 //!
-//! SQLite would do it within a commit, which then takes tens of milliseconds. Here a thread of
-//! its own does it, so that no write waits. Under a load that never pauses the thread never gets
-//! to the log's end, so the log could not start over and would grow without bound: past
-//! [`FULL_PAGES`] the writer itself does the rest (little, since the thread is close behind)
-//! between two groups.
+//! SQLite would do it within a commit, which then takes tens of milliseconds, and every four
+//! megabytes, so that pages which change all the time are moved again and again. Here a thread of
+//! its own does it, no write waits, and a long log (32 MiB) lets a page be moved once for many
+//! changes: with look-ups and indexes that doubles the creates a second. What was appended while
+//! the thread was at it is moved by the writer, between two groups, in a few milliseconds: then
+//! the log starts over. Under a load that never pauses it would otherwise grow without bound.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -16,15 +17,17 @@ use rusqlite::Connection;
 
 use super::connection::{self, Use};
 
-/// Pages in the write-ahead log that wake the thread (4 MiB).
-const SOME_PAGES: usize = 1_000;
-
-/// Pages at which the writer takes a hand (64 MiB).
-const FULL_PAGES: usize = 16_000;
+/// Pages added to the write-ahead log that wake the thread (32 MiB).
+const PAGES: usize = 8_000;
 
 /// The writer's side.
 pub(crate) struct Checkpoints {
+    /// Pages in the write-ahead log after the newest commit.
     pages: Arc<AtomicUsize>,
+    /// The thread has moved what there was when it began.
+    moved: Arc<AtomicBool>,
+    /// Pages there were when everything was last moved.
+    done: usize,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -32,10 +35,18 @@ pub(crate) struct Checkpoints {
 impl Checkpoints {
     pub(crate) fn start(dir: PathBuf) -> std::io::Result<Self> {
         let (wake, woken) = sync_channel(1);
+        let moved = Arc::new(AtomicBool::new(false));
+        let tell = moved.clone();
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || run(&dir, &woken))?;
-        Ok(Checkpoints { pages: Arc::default(), wake: Some(wake), thread: Some(thread) })
+            .spawn(move || run(&dir, &woken, &tell))?;
+        Ok(Checkpoints {
+            pages: Arc::default(),
+            moved,
+            done: 0,
+            wake: Some(wake),
+            thread: Some(thread),
+        })
     }
 
     /// Has the writer's connection tell how long the write-ahead log is after each commit.
@@ -48,12 +59,15 @@ impl Checkpoints {
     }
 
     /// To be called between groups.
-    pub(crate) fn after_group(&self, writer: &Connection) {
+    pub(crate) fn after_group(&mut self, writer: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
-        if pages >= FULL_PAGES {
+        if pages < self.done {
+            self.done = 0; // The log has started over.
+        }
+        if self.moved.swap(false, Ordering::AcqRel) {
             checkpoint(writer);
-            self.pages.store(0, Ordering::Relaxed);
-        } else if pages >= SOME_PAGES
+            self.done = pages;
+        } else if pages >= self.done + PAGES
             && let Some(wake) = &self.wake
         {
             // Full: the thread is at it.
@@ -71,7 +85,7 @@ impl Drop for Checkpoints {
     }
 }
 
-fn run(dir: &std::path::Path, woken: &Receiver<()>) {
+fn run(dir: &std::path::Path, woken: &Receiver<()>, moved: &AtomicBool) {
     let mut open: Option<Connection> = None;
     while woken.recv().is_ok() {
         if open.is_none() {
@@ -79,10 +93,12 @@ fn run(dir: &std::path::Path, woken: &Receiver<()>) {
                 .inspect_err(|error| tracing::error!("checkpoint: {error}"))
                 .ok();
         }
-        if let Some(connection) = &open
-            && !checkpoint(connection)
-        {
-            open = None;
+        if let Some(connection) = &open {
+            if checkpoint(connection) {
+                moved.store(true, Ordering::Release);
+            } else {
+                open = None;
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Tables, columns and indexes as SQLite's SQL.
 //!
 //! What the engine checks here is a net under what Rowcast checks itself: types by STRICT, keys by
-//! deferred foreign keys without actions. A key's column is never NOT NULL in the store, whatever
-//! the schema says: SQLite cannot add such a column to a filled table.
+//! foreign keys without actions. These are checked statement by statement: a deferred one would
+//! fail at the COMMIT, and with it every other write of the group. A key's column is never NOT
+//! NULL in the store, whatever the schema says: SQLite cannot add such a column to a filled table.
 
 use std::collections::BTreeMap;
 
@@ -108,11 +109,7 @@ pub(crate) fn column(schema: &Schema, slot: Slot, to: Option<(String, String)>) 
 }
 
 fn references(table: &str, key: &str) -> String {
-    format!(
-        " REFERENCES {}({}) ON UPDATE NO ACTION ON DELETE NO ACTION DEFERRABLE INITIALLY DEFERRED",
-        quote(table),
-        quote(key)
-    )
+    format!(" REFERENCES {}({}) ON UPDATE NO ACTION ON DELETE NO ACTION", quote(table), quote(key))
 }
 
 /// Whether the store itself refuses NULL in a column.
