@@ -12,4 +12,5 @@ pub mod related;
 pub mod schema;
 pub mod system;
 pub mod time;
+pub mod types;
 pub mod value;

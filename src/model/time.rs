@@ -102,7 +102,7 @@ pub fn write(micros: i64, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// As [`write`], as a string.
+/// As [`write()`], as a string.
 pub fn format(micros: i64) -> String {
     let mut out = Vec::with_capacity(27);
     write(micros, &mut out);

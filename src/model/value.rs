@@ -14,6 +14,8 @@ use uuid::Uuid;
 use super::schema::Column;
 use super::{json, time};
 
+pub use super::types::FieldType;
+
 /// One column's value. Which variant stands in which column is decided by [`FieldType`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Value {
@@ -210,188 +212,126 @@ fn decimal(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The type of a column.
-///
-/// | type | JSON |
-/// | --- | --- |
-/// | `Bool` | `true`, `false` |
-/// | integers | number within the width, exact; `Uint64` ends at 2^63-1 |
-/// | `Float32`, `Float64` | number; whole ones are written without a fraction |
-/// | `String`, `Text` | string without U+0000 |
-/// | `Enum` | string, one of the column's words |
-/// | `Uuid` | string; any case in, lower case with hyphens out |
-/// | `Time` | string; see [`time`] |
-/// | `Json` | any value but a top-level `null`, which is NULL |
-/// | `Bytes` | standard base64 with padding |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum FieldType {
-    Bool,
-    Int8,
-    Int16,
-    Int32,
-    /// `int` is 64 bits wide, as in FastSchema.
-    Int64,
-    Uint8,
-    Uint16,
-    Uint32,
-    Uint64,
-    Float32,
-    Float64,
-    String,
-    Text,
-    Enum,
-    Uuid,
-    Time,
-    Json,
-    Bytes,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::schema::tests::schema;
 
-impl FieldType {
-    /// Every type, each with its name in a schema file. `int` and `uint` are also read.
-    pub const NAMES: [(&'static str, FieldType); 18] = [
-        ("bool", FieldType::Bool),
-        ("int8", FieldType::Int8),
-        ("int16", FieldType::Int16),
-        ("int32", FieldType::Int32),
-        ("int64", FieldType::Int64),
-        ("uint8", FieldType::Uint8),
-        ("uint16", FieldType::Uint16),
-        ("uint32", FieldType::Uint32),
-        ("uint64", FieldType::Uint64),
-        ("float32", FieldType::Float32),
-        ("float64", FieldType::Float64),
-        ("string", FieldType::String),
-        ("text", FieldType::Text),
-        ("enum", FieldType::Enum),
-        ("uuid", FieldType::Uuid),
-        ("time", FieldType::Time),
-        ("json", FieldType::Json),
-        ("bytes", FieldType::Bytes),
-    ];
+    fn column(ty: &str) -> Column {
+        let mut column = schema(&[("id", "int"), ("x", ty)]).columns[1].clone();
+        if ty == "enum" {
+            column.enums = vec!["draft".into(), "done".into()];
+        }
+        column
+    }
 
-    /// The type of that name in a schema file.
-    pub fn named(name: &str) -> Option<FieldType> {
-        match name {
-            "int" => Some(FieldType::Int64),
-            "uint" => Some(FieldType::Uint64),
-            _ => Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, ty)| *ty),
+    /// `text` as JSON of a type, written again.
+    fn written(ty: &str, text: &str) -> Result<String, String> {
+        let json = json::parse(text.as_bytes()).map_err(|error| error.message)?;
+        let value = Value::from_json(&json, &column(ty))?;
+        let mut out = Vec::new();
+        value.write_json(&mut out);
+        Ok(String::from_utf8(out).expect("JSON is text"))
+    }
+
+    #[test]
+    fn json_in_and_out() {
+        for (ty, text, out) in [
+            ("bool", "true", "true"),
+            ("int64", "9007199254740993", "9007199254740993"),
+            ("int64", "-9223372036854775808", "-9223372036854775808"),
+            ("uint64", "9223372036854775807", "9223372036854775807"),
+            ("int", "5.0", "5"),
+            ("uint", "1e3", "1000"),
+            ("float32", "0.1", "0.1"),
+            ("float32", "16777217", "16777216"),
+            ("float32", "1e-60", "0"),
+            ("float64", "0.1", "0.1"),
+            ("float64", "-0.0", "0"),
+            ("float64", "5", "5"),
+            ("float64", "1e300", "1e+300"),
+            ("string", "\"a\\\"\\n\\u00e9\"", "\"a\\\"\\né\""),
+            ("enum", "\"done\"", "\"done\""),
+            (
+                "uuid",
+                "\"0190163D-8694-739B-AEA5-966C26F8AD91\"",
+                "\"0190163d-8694-739b-aea5-966c26f8ad91\"",
+            ),
+            ("time", "\"2024-01-31 10:00:00\"", "\"2024-01-31T10:00:00Z\""),
+            ("time", "\"2024-01-31T10:00:00.1204567+02:00\"", "\"2024-01-31T08:00:00.120456Z\""),
+            ("json", "{\"b\": 1.0, \"a\": null}", "{\"a\":null,\"b\":1}"),
+            ("json", "null", "null"),
+            ("bytes", "\"/+8=\"", "\"/+8=\""),
+            ("int8", "null", "null"),
+        ] {
+            assert_eq!(written(ty, text).as_deref(), Ok(out), "{ty} {text}");
+        }
+        assert_eq!(Value::from_json(&Json::Null, &column("json")), Ok(Value::Null));
+    }
+
+    #[test]
+    fn refused_json() {
+        for (ty, text, wrong) in [
+            ("bool", "1", "expected true or false, got 1"),
+            ("uint8", "256", "expected an integer from 0 to 255, got 256"),
+            ("int", "5.5", "expected an integer of 64 bits, got 5.5"),
+            // A float of this size may be any of several integers: none is guessed.
+            ("int", "9007199254740993.0", "expected an integer of 64 bits, got 9007199254740992.0"),
+            (
+                "uint64",
+                "9223372036854775808",
+                "expected an integer from 0 to 9223372036854775807, got 9223372036854775808",
+            ),
+            ("float32", "1e39", "expected a number within float32, got 1e+39"),
+            ("string", "5", "expected a string, got 5"),
+            ("string", "\"\\u0000\"", "expected text without the character U+0000"),
+            ("enum", "\"Done\"", "expected one of draft, done, got \"Done\""),
+            ("bytes", "\"/+8\"", "expected standard base64 with padding, got \"/+8\""),
+        ] {
+            assert_eq!(written(ty, text), Err(wrong.to_owned()), "{ty} {text}");
         }
     }
 
-    /// The type's name in a schema file.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, ty)| *ty == self).map_or("", |(name, _)| name)
+    #[test]
+    fn size_counts_characters_of_text_and_bytes_of_bytes() {
+        let mut column = column("string");
+        column.size = Some(3);
+        let read = |text: &str| Value::from_json(&Json::from(text), &column);
+        assert!(read("ééé").is_ok());
+        assert_eq!(read("éééé"), Err("expected at most 3 characters, got 4".to_owned()));
+        column.ty = FieldType::Bytes;
+        let read = |text: &str| Value::from_json(&Json::from(text), &column);
+        assert!(read("AAEC").is_ok());
+        assert_eq!(read("AAECAw=="), Err("expected at most 3 bytes, got 4".to_owned()));
     }
 
-    /// Any integer type.
-    pub fn is_int(self) -> bool {
-        self.int_range().is_some()
-    }
-
-    /// Integers and floats.
-    pub fn is_number(self) -> bool {
-        self.is_int() || matches!(self, FieldType::Float32 | FieldType::Float64)
-    }
-
-    /// `string`, `text` and `enum`: types that LIKE and substrings work on.
-    pub fn is_text(self) -> bool {
-        matches!(self, FieldType::String | FieldType::Text | FieldType::Enum)
-    }
-
-    /// Whether `$gt` and its like, and sorting, work on this type.
-    pub fn is_ordered(self) -> bool {
-        !matches!(self, FieldType::Json | FieldType::Bytes)
-    }
-
-    /// Smallest and largest value of an integer type.
-    pub fn int_range(self) -> Option<(i64, i64)> {
-        Some(match self {
-            FieldType::Int8 => (i8::MIN.into(), i8::MAX.into()),
-            FieldType::Int16 => (i16::MIN.into(), i16::MAX.into()),
-            FieldType::Int32 => (i32::MIN.into(), i32::MAX.into()),
-            FieldType::Int64 => (i64::MIN, i64::MAX),
-            FieldType::Uint8 => (0, u8::MAX.into()),
-            FieldType::Uint16 => (0, u16::MAX.into()),
-            FieldType::Uint32 => (0, u32::MAX.into()),
-            FieldType::Uint64 => (0, i64::MAX),
-            _ => return None,
-        })
-    }
-
-    /// An integer of this type, `None` where it does not fit.
-    pub fn int(self, number: i64) -> Option<Value> {
-        let (least, most) = self.int_range()?;
-        (least..=most).contains(&number).then_some(Value::Int(number))
-    }
-
-    /// A float of this type, `None` where it is NaN, infinite or beyond the type.
-    pub fn float(self, number: f64) -> Option<Value> {
-        let number = match self {
-            FieldType::Float32 => {
-                let narrow = number as f32;
-                // The shortest decimal of the f32, read as f64 (see `Value::Float`).
-                if narrow.is_finite() { narrow.to_string().parse().ok()? } else { f64::NAN }
-            }
-            _ => number,
-        };
-        // Adding zero turns -0.0 into 0.0 and changes nothing else.
-        number.is_finite().then_some(Value::Float(number + 0.0))
-    }
-
-    fn is_string_in_json(self) -> bool {
-        !self.is_number() && !matches!(self, FieldType::Bool | FieldType::Json)
-    }
-
-    /// A value of a type whose JSON form is a string.
-    fn string(self, text: &str, enums: &[Arc<str>]) -> Result<Value, String> {
-        let wrong = || format!("expected {}, got \"{}\"", self.expects(enums), json::cut(text));
-        match self {
-            FieldType::String | FieldType::Text if text.contains('\0') => {
-                Err("expected text without the character U+0000".to_owned())
-            }
-            FieldType::String | FieldType::Text => Ok(Value::Text(text.into())),
-            FieldType::Enum => enums
-                .iter()
-                .find(|word| &***word == text)
-                .map(|word| Value::Text(word.clone()))
-                .ok_or_else(wrong),
-            FieldType::Uuid => {
-                // The parser takes other forms too (no hyphens, braces, urn:); one is enough.
-                let parsed = (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten();
-                parsed.map(Value::Uuid).ok_or_else(wrong)
-            }
-            FieldType::Time => time::parse(text).map(Value::Time).ok_or_else(wrong),
-            FieldType::Bytes => {
-                BASE64.decode(text).map(|bytes| Value::Bytes(bytes.into())).map_err(|_| wrong())
-            }
-            _ => Err(wrong()),
+    #[test]
+    fn text_is_read_by_the_type() {
+        for (ty, text, value) in [
+            ("int", "10", Value::Int(10)),
+            ("int", "9007199254740993", Value::Int(9_007_199_254_740_993)),
+            ("int", "1e2", Value::Int(100)),
+            ("float64", ".5", Value::Float(0.5)),
+            ("bool", "true", Value::Bool(true)),
+            ("string", "10", Value::Text("10".into())),
+            ("json", "[1.0]", Value::Json("[1]".into())),
+            ("json", "null", Value::Null),
+        ] {
+            assert_eq!(Value::from_text(text, &column(ty)), Ok(value), "{ty} {text}");
+        }
+        for (ty, text) in
+            [("int", ""), ("int", "1.5"), ("float64", "inf"), ("bool", "1"), ("json", "x")]
+        {
+            assert!(Value::from_text(text, &column(ty)).is_err(), "{ty} {text}");
         }
     }
 
-    /// What a value of this type is, for error messages: `an integer from 0 to 255`.
-    pub fn expects(self, enums: &[Arc<str>]) -> String {
-        match self {
-            FieldType::Bool => "true or false".to_owned(),
-            FieldType::Float32 => "a number within float32".to_owned(),
-            FieldType::Float64 => "a number".to_owned(),
-            FieldType::String | FieldType::Text => "a string".to_owned(),
-            FieldType::Enum => {
-                // Some enums hold hundreds of words; a message that long helps nobody.
-                let mut shown: Vec<&str> = enums.iter().take(20).map(|word| &**word).collect();
-                if enums.len() > shown.len() {
-                    shown.push("…");
-                }
-                format!("one of {}", shown.join(", "))
-            }
-            FieldType::Uuid => "a UUID such as 0190163d-8694-739b-aea5-966c26f8ad91".to_owned(),
-            FieldType::Time => "a time such as 2024-01-31T10:00:00Z or 2024-01-31".to_owned(),
-            FieldType::Json => "JSON".to_owned(),
-            FieldType::Bytes => "standard base64 with padding".to_owned(),
-            FieldType::Int64 => "an integer of 64 bits".to_owned(),
-            _ => {
-                let (least, most) = self.int_range().unwrap_or_default();
-                format!("an integer from {least} to {most}")
-            }
+    #[test]
+    fn every_type_has_its_name() {
+        for (name, ty) in FieldType::NAMES {
+            assert_eq!((FieldType::named(name), ty.name()), (Some(ty), name));
         }
+        assert_eq!(FieldType::named("int"), Some(FieldType::Int64));
+        assert_eq!(FieldType::named("relation"), None);
     }
 }
