@@ -4,6 +4,8 @@
 
 #![allow(dead_code)] // Each suite uses what it needs.
 
+pub mod exchange;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
