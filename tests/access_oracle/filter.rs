@@ -28,7 +28,13 @@ pub fn step(schema: &str, name: &str) -> Option<Rel> {
 
 pub fn leaf_type(schema: &str, path: &[&str]) -> Ty {
     match path {
-        [] => if schema == "user" { Ty::User } else { Ty::Int },
+        [] => {
+            if schema == "user" {
+                Ty::User
+            } else {
+                Ty::Int
+            }
+        }
         [name, rest @ ..] => match step(schema, name) {
             Some(rel) => leaf_type(rel.target, rest),
             None => match *name {
@@ -191,7 +197,8 @@ fn collect(
         };
         return out.push(value);
     };
-    let next = rest.first().map_or("id", |name| step(rel.target, name).map_or(name, |rel| rel.name));
+    let next =
+        rest.first().map_or("id", |name| step(rel.target, name).map_or(name, |rel| rel.name));
     let mut related = rec.map_or(Vec::new(), |rec| oracle.db.related(rel, rec));
     if let Eyes::Of(who) = eyes {
         related.retain(|id| oracle.meets(rel.target, *id, who, Some(next)));
@@ -247,7 +254,13 @@ fn compare(op: &str, leaf: &Json, value: &Json) -> Option<bool> {
 }
 
 /// Whether every name may be asked for: `counting` are the own fields that may.
-pub fn may_name(oracle: &Oracle, schema: &'static str, path: &str, who: &Who, own: &[&str]) -> bool {
+pub fn may_name(
+    oracle: &Oracle,
+    schema: &'static str,
+    path: &str,
+    who: &Who,
+    own: &[&str],
+) -> bool {
     let names: Vec<&str> = path.split('.').collect();
     let mut at = schema;
     for (depth, name) in names.iter().enumerate() {

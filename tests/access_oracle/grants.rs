@@ -100,7 +100,10 @@ pub fn all_names(schema: &str) -> BTreeSet<&'static str> {
 }
 
 /// A relation and its key column are one.
-pub fn with_twins(schema: &str, names: impl Iterator<Item = &'static str>) -> BTreeSet<&'static str> {
+pub fn with_twins(
+    schema: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> BTreeSet<&'static str> {
     let mut all = BTreeSet::new();
     for name in names {
         all.insert(name);
@@ -210,7 +213,8 @@ impl Oracle {
         let rec = self.db.rec(schema, id).expect("keys lead somewhere");
         self.through(schema, who).is_some_and(|alts| {
             alts.iter().any(|alt| {
-                field.is_none_or(|field| alt.fields.contains(field)) && self.is_true(schema, rec, alt)
+                field.is_none_or(|field| alt.fields.contains(field))
+                    && self.is_true(schema, rec, alt)
             })
         })
     }
@@ -245,7 +249,9 @@ impl Oracle {
             let inner = match key.as_str() {
                 "$and" | "$or" => {
                     let parts = inner.as_array().expect("an array").iter();
-                    Json::Array(parts.map(|part| self.fill(schema, part, who)).collect::<Option<_>>()?)
+                    Json::Array(
+                        parts.map(|part| self.fill(schema, part, who)).collect::<Option<_>>()?,
+                    )
                 }
                 "$not" => self.fill(schema, inner, who)?,
                 path => {
@@ -283,8 +289,6 @@ fn fits(ty: filter::Ty, value: &Json) -> bool {
         filter::Ty::User => value.as_str().is_some_and(|text| text.len() == 36),
     }
 }
-
-pub use super::world::SCHEMAS;
 
 pub fn known(schema: &str, name: &str) -> Option<&'static str> {
     known_name(schema, name)

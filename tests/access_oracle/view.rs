@@ -146,9 +146,10 @@ impl Oracle {
     /// Whether a checked question is about the record.
     pub fn answers(&self, question: &Question, checked: &Checked, who: &Who, rec: &Rec) -> bool {
         let schema = question.schema;
-        let asked = question.filter.as_ref().is_none_or(|filter| {
-            truth(self, schema, rec, filter, Eyes::Of(who)) == Some(true)
-        });
+        let asked = question
+            .filter
+            .as_ref()
+            .is_none_or(|filter| truth(self, schema, rec, filter, Eyes::Of(who)) == Some(true));
         asked && checked.counting.iter().any(|alt| self.is_true(schema, rec, alt))
     }
 

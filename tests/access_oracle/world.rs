@@ -113,9 +113,7 @@ pub fn known_name(schema: &str, name: &str) -> Option<&'static str> {
 
 /// The schema files, with these access rules.
 pub fn files(access: impl Fn(&str) -> Json) -> Vec<Json> {
-    let field = |name: &str, ty: &str, sortable: bool| {
-        json!({ "name": name, "label": name, "type": ty, "optional": true, "sortable": sortable })
-    };
+    let field = |name: &str, ty: &str, sortable: bool| json!({ "name": name, "label": name, "type": ty, "optional": true, "sortable": sortable });
     let related = |name: &str, schema: &str, back: &str, kind: &str, owner: bool| {
         json!({
             "name": name, "label": name, "type": "relation", "optional": true,
@@ -233,9 +231,7 @@ impl Db {
                 }
             }
         }
-        self.links.retain(|(a, c)| {
-            !(schema == "a" && *a == id || schema == "c" && *c == id)
-        });
+        self.links.retain(|(a, c)| !(schema == "a" && *a == id || schema == "c" && *c == id));
         changed.sort_unstable();
         changed.dedup();
         changed

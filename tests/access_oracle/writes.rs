@@ -25,9 +25,8 @@ fn wanted(schema: &'static str, body: &Map<String, Json>, db: &Db) -> Option<Wan
         Wanted { fields: Vec::new(), columns: Rec::new(), related: Vec::new(), links: None };
     for (name, value) in body {
         let name = super::generate::column_name(schema, name)?;
-        let rel = relations(schema)
-            .iter()
-            .find(|rel| rel.name == name || rel.kind == Kind::Key(name));
+        let rel =
+            relations(schema).iter().find(|rel| rel.name == name || rel.kind == Kind::Key(name));
         let Some(rel) = rel else {
             wanted.fields.push(name);
             wanted.columns.insert(name, value.clone());
@@ -146,9 +145,15 @@ impl Oracle {
     }
 
     /// The state after a delete, if `who` may, and what changed.
-    pub fn deleted(&self, schema: &'static str, id: i64, who: &Who) -> Option<(Oracle, Vec<Touched>)> {
+    pub fn deleted(
+        &self,
+        schema: &'static str,
+        id: i64,
+        who: &Who,
+    ) -> Option<(Oracle, Vec<Touched>)> {
         let rec = self.db.rec(schema, id)?;
-        let may = self.grant(schema, who, "delete").iter().any(|alt| self.is_true(schema, rec, alt));
+        let may =
+            self.grant(schema, who, "delete").iter().any(|alt| self.is_true(schema, rec, alt));
         if !may || !self.readable(schema, id, who) {
             return None;
         }

@@ -12,6 +12,7 @@ use rowcast::content::{Content, ListAsk};
 use rowcast::error::{Error, Result};
 use rowcast::limits::Limits;
 use rowcast::live::{Close, Encode, Events, Live, Message, Outbox, Principals, Request, tail};
+use rowcast::model::value::Value;
 use rowcast::model::{file, system};
 use rowcast::query::Ask;
 use rowcast::store::migrate::{self, How};
@@ -68,7 +69,8 @@ impl Ear {
     pub fn heard(&self) -> Vec<(String, Json)> {
         let mut frames = VecDeque::new();
         let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Ready(None) = self.outbox.poll_take(&mut context, &mut frames, 1 << 20, 1 << 30)
+        while let Poll::Ready(None) =
+            self.outbox.poll_take(&mut context, &mut frames, 1 << 20, 1 << 30)
         {
             if self.outbox.waiting() == (0, 0) {
                 break;
@@ -127,9 +129,8 @@ impl Rig {
         self.content.store.write_blocking(move |tx| {
             let stored = tx.stored()?;
             let plan = migrate::plan(&stored, &defs, &How::default());
-            let plan = plan.map_err(|faults| {
-                wrong(faults.into_iter().map(|fault| fault.problem).collect())
-            })?;
+            let plan = plan
+                .map_err(|faults| wrong(faults.into_iter().map(|fault| fault.problem).collect()))?;
             tx.migrate(&plan)
         })?;
         let catalog = self.content.store.catalog();
@@ -140,11 +141,36 @@ impl Rig {
         if problems.is_empty() { Ok(()) } else { Err(wrong(problems)) }
     }
 
+    /// Makes a user with an id of the test's choice.
+    pub fn user(&self, id: &str, username: &str) -> Result<()> {
+        let catalog = self.content.store.catalog();
+        let schema = catalog.named("user").expect("a system schema").clone();
+        let values: Vec<Value> = schema
+            .columns
+            .iter()
+            .map(|column| match &*column.name {
+                "id" => Value::Uuid(id.parse().expect("a UUID")),
+                "username" => Value::Text(username.into()),
+                "active" => Value::Bool(true),
+                "created_at" | "updated_at" => Value::Time(0),
+                _ => Value::Null,
+            })
+            .collect();
+        self.content.store.write_blocking(move |tx| tx.insert(&schema, values).map(drop))?;
+        Ok(())
+    }
+
     pub fn list(&self, who: &Principal, ask: ListAsk) -> Result<Json> {
         json(self.runtime.block_on(self.content.list(who, ask))?)
     }
 
-    pub fn read(&self, who: &Principal, schema: &str, id: &str, select: Option<&str>) -> Result<Json> {
+    pub fn read(
+        &self,
+        who: &Principal,
+        schema: &str,
+        id: &str,
+        select: Option<&str>,
+    ) -> Result<Json> {
         json(self.runtime.block_on(self.content.read(who, schema, id, select))?)
     }
 
@@ -181,7 +207,13 @@ impl Rig {
         self.runtime.block_on(self.content.delete_all(who, bulk(schema, filter)))
     }
 
-    pub fn subscribe(&self, who: &Principal, ask: Ask, events: Events, id: Option<&str>) -> Result<Ear> {
+    pub fn subscribe(
+        &self,
+        who: &Principal,
+        ask: Ask,
+        events: Events,
+        id: Option<&str>,
+    ) -> Result<Ear> {
         let outbox = Outbox::new(&Limits::default(), Close::new(4408, "too slow"));
         let request = Request {
             ask,
