@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use super::filter::{Eyes, truth};
 use super::grants::{Oracle, Who};
 use super::view::Question;
-use super::world::{Db, Kind, Rec, relation, relations};
+use super::world::{Db, Kind, Rec, columns, relation, relations};
 
 /// One record of a write: its schema, id and what happened.
 pub type Touched = (&'static str, i64, &'static str);
@@ -18,11 +18,18 @@ struct Wanted {
     /// Set on a side by the client: these must be readable.
     related: Vec<(&'static str, i64)>,
     links: Option<Vec<i64>>,
+    /// `b.all`: the records of `a` that are to point here.
+    all: Option<Vec<i64>>,
 }
 
 fn wanted(schema: &'static str, body: &Map<String, Json>, db: &Db) -> Option<Wanted> {
-    let mut wanted =
-        Wanted { fields: Vec::new(), columns: Rec::new(), related: Vec::new(), links: None };
+    let mut wanted = Wanted {
+        fields: Vec::new(),
+        columns: Rec::new(),
+        related: Vec::new(),
+        links: None,
+        all: None,
+    };
     for (name, value) in body {
         let name = super::generate::column_name(schema, name)?;
         let rel =
@@ -41,13 +48,16 @@ fn wanted(schema: &'static str, body: &Map<String, Json>, db: &Db) -> Option<Wan
                 }
                 wanted.columns.insert(column, id);
             }
-            Kind::LinkOwn => {
+            _ => {
                 let ids = value.as_array()?.iter();
                 let ids: Vec<i64> = ids.map(|other| other["id"].as_i64()).collect::<Option<_>>()?;
                 wanted.related.extend(ids.iter().map(|id| (rel.target, *id)));
-                wanted.links = Some(ids);
+                match rel.kind {
+                    Kind::LinkOwn => wanted.links = Some(ids),
+                    Kind::Many(_) => wanted.all = Some(ids),
+                    _ => return None,
+                }
             }
-            _ => return None,
         }
     }
     Some(wanted)
@@ -58,8 +68,7 @@ impl Oracle {
         schema == "user" || self.db.rec(schema, id).is_some()
     }
 
-    /// The state after a create (`id` is to be new) or an update, if `who` may: the first rule
-    /// that allows it decides.
+    /// The state after a create (`id` is to be new) or an update, if `who` may, and what changed.
     pub fn written(
         &self,
         schema: &'static str,
@@ -67,12 +76,26 @@ impl Oracle {
         create: bool,
         body: &Map<String, Json>,
         who: &Who,
-    ) -> Option<Oracle> {
+    ) -> Option<(Oracle, Vec<Touched>)> {
         let wanted = wanted(schema, body, &self.db)?;
-        let action = if create { "create" } else { "update" };
         if !create && !self.readable(schema, id, who) {
             return None;
         }
+        self.decided(schema, id, create, &wanted, who, true)
+    }
+
+    /// The first rule that allows a write decides. `named`: by the client, which must be able to
+    /// read what it relates to; else a key that a relation of the named record changes.
+    fn decided(
+        &self,
+        schema: &'static str,
+        id: i64,
+        create: bool,
+        wanted: &Wanted,
+        who: &Who,
+        named: bool,
+    ) -> Option<(Oracle, Vec<Touched>)> {
+        let action = if create { "create" } else { "update" };
         for alt in self.grant(schema, who, action) {
             let sets = |field: &str| {
                 alt.set.iter().any(|(name, _)| {
@@ -90,10 +113,9 @@ impl Oracle {
                 }
             }
             let mut after = self.clone();
+            let mut touched = vec![(schema, id, action)];
             let table = after.db.tables.get_mut(schema).expect("a table");
-            let empty = || {
-                super::world::columns(schema).iter().map(|column| (*column, Json::Null)).collect()
-            };
+            let empty = || columns(schema).iter().map(|column| (*column, Json::Null)).collect();
             let rec: &mut Rec = table.entry(id).or_insert_with(empty);
             rec.insert("id", id.into());
             rec.extend(wanted.columns.iter().map(|(name, value)| (*name, value.clone())));
@@ -110,38 +132,88 @@ impl Oracle {
             let one = rec.get("one_id").cloned().unwrap_or_default();
             if let Some(links) = &wanted.links {
                 // Hidden ones are left alone.
-                let gone: Vec<(i64, i64)> = self
-                    .db
-                    .links
-                    .iter()
-                    .filter(|(a, c)| *a == id && self.readable("c", *c, who))
-                    .copied()
-                    .collect();
+                let links_of = self.db.links.iter().filter(|(a, _)| *a == id);
+                let gone: Vec<(i64, i64)> =
+                    links_of.filter(|(_, c)| self.readable("c", *c, who)).copied().collect();
                 after.db.links.retain(|link| !gone.contains(link));
                 after.db.links.extend(links.iter().map(|c| (id, *c)));
             }
-            let rec = after.db.rec(schema, id).expect("it was just written");
-            if truth(&after, schema, rec, &alt.filter, Eyes::All) != Some(true) {
-                continue;
-            }
-            // This rule decides; what follows refuses the write whatever the others say.
             let related = wanted.related.iter().filter(|(target, _)| {
                 // What the rule sets itself need not be readable.
-                !alt.set.iter().any(|(name, _)| {
-                    relation(schema, name).is_some_and(|rel| rel.target == *target)
-                })
+                !sets("owner") || *target != "user"
             });
-            for (target, other) in related {
-                if !self.exists(target, *other) || !self.readable(target, *other, who) {
-                    return None;
+            let mut refused = related.clone().any(|(target, other)| {
+                named && (!self.exists(target, *other) || !self.readable(target, *other, who))
+            });
+            if let (Some(all), false) = (&wanted.all, refused) {
+                for (other, rec) in self.db.all("a") {
+                    let here = rec["b_id"].as_i64() == Some(id);
+                    let to = match (here, all.contains(&other)) {
+                        (true, false) if self.readable("a", other, who) => Json::Null,
+                        (false, true) => Json::from(id),
+                        _ => continue,
+                    };
+                    let change = Wanted {
+                        fields: vec!["b"],
+                        columns: Rec::from([("b_id", to)]),
+                        related: Vec::new(),
+                        links: None,
+                        all: None,
+                    };
+                    match after.decided("a", other, false, &change, who, false) {
+                        Some((next, more)) => {
+                            after = next;
+                            touched.extend(more);
+                        }
+                        None => refused = true,
+                    }
                 }
             }
+            let rec = after.db.rec(schema, id).expect("it was just written");
+            if !refused && truth(&after, schema, rec, &alt.filter, Eyes::All) != Some(true) {
+                continue;
+            }
+            // This rule decides: what else is wrong refuses the write whatever the others say.
             let taken = !one.is_null()
                 && schema == "b"
                 && self.db.all("b").any(|(other, rec)| other != id && rec["one_id"] == one);
-            return (!taken).then_some(after);
+            return (!taken && !refused).then_some((after, touched));
         }
         None
+    }
+
+    /// The state after a bulk update: every record that is in the filter and in what `who` may
+    /// read and update; one forbidden new state refuses all.
+    pub fn written_all(
+        &self,
+        question: &Question,
+        body: &Map<String, Json>,
+        who: &Who,
+    ) -> Option<(Oracle, Vec<Touched>)> {
+        let schema = question.schema;
+        let wanted = wanted(schema, body, &self.db)?;
+        let checked = self.check(question, who).ok()?;
+        let counting: Vec<_> = self
+            .grant(schema, who, "update")
+            .into_iter()
+            .filter(|alt| {
+                let set = |field: &str| alt.set.iter().any(|(name, _)| *name == field);
+                wanted.fields.iter().all(|field| alt.fields.contains(field) || set(field))
+            })
+            .collect();
+        if counting.is_empty() {
+            return None;
+        }
+        let (mut after, mut touched) = (self.clone(), Vec::new());
+        for (id, rec) in self.db.all(schema) {
+            let may = counting.iter().any(|alt| self.is_true(schema, rec, alt));
+            if may && self.answers(question, &checked, who, rec) {
+                let (next, more) = after.decided(schema, id, false, &wanted, who, true)?;
+                after = next;
+                touched.extend(more);
+            }
+        }
+        Some((after, touched))
     }
 
     /// The state after a delete, if `who` may, and what changed.
