@@ -4,7 +4,6 @@
 //! running server open an [`App`] of their own and ask it the same way.
 
 pub mod control;
-mod folder;
 pub mod hello;
 mod routes;
 
@@ -30,6 +29,7 @@ use crate::model::change::Commit;
 use crate::net::client;
 use crate::net::clients::Clients;
 use crate::net::http::{self, Bodies, Door};
+use crate::schemas;
 use crate::store::{self, CommitSink, Store};
 
 pub use routes::Peer;
@@ -42,6 +42,7 @@ pub struct App {
     pub auth: Arc<Auth>,
     pub live: Arc<Live>,
     pub content: Content,
+    pub schemas: Arc<schemas::Service>,
     pub clients: Arc<Clients>,
     origins: Origins,
     bodies: Bodies,
@@ -84,7 +85,7 @@ impl App {
             },
             Box::new(Sink { directory: directory.clone(), tail: tail_sink }),
         )?;
-        folder::apply(&store, &config.schemas).await?;
+        let schemas = schemas::Service::open(store.clone(), &config.schemas).await?;
         // Under the store's lock from here on.
         let key = match &config.secrets.app_key {
             Some(key) => key.clone(),
@@ -113,6 +114,7 @@ impl App {
             config,
             limits,
             store,
+            schemas,
             auth,
             live,
             origins,
@@ -174,6 +176,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let first_admin = hello::first_admin(&app).await?;
     let mut owner = owner_door(&app.config.data)?;
     let inner = owner.as_mut().and_then(|owner| owner.listener.take()).map(Door::Owner);
+    let _watch = app.schemas.watch();
     let mut accepting = Vec::new();
     for door in [Some(Door::Tcp(listener)), inner].into_iter().flatten() {
         accepting.push(tokio::spawn(http::accept(

@@ -12,7 +12,7 @@ use clap::Parser;
 
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
-use crate::server;
+use crate::{schemas, server};
 
 use self::link::Link;
 
@@ -40,6 +40,11 @@ enum Command {
     /// Runs the server (the default)
     #[command(after_help = SECRETS)]
     Serve(Flags),
+    /// Checks a folder of schema files without a server; exits with 1 on errors
+    Check {
+        /// The folder
+        dir: std::path::PathBuf,
+    },
     /// Makes records of a file's rows (JSON, NDJSON, CSV, GeoJSON)
     Import(import::Import),
     /// Prints a schema's changes as they happen, a message a line
@@ -72,6 +77,11 @@ fn run(command: Command) -> Result<ExitCode> {
             let config = configure(flags, "info")?;
             runtime()?.block_on(server::serve(config))?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { dir } => {
+            let report = schemas::check_dir(&dir)?;
+            println!("{report}");
+            Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Import(import) => {
             let config = configure(import.place.0.clone(), "warn")?;

@@ -143,7 +143,7 @@ impl Welcome<'_> {
              # 2. subscribe\n\
              {} tail {schema}{place} & sleep 1\n\
              # 3. write\n\
-             curl -s {url}/api/content/{schema} -H \"Authorization: Bearer $TOKEN\" -d {}\n",
+             curl -s -w '\\n' {url}/api/content/{schema} -H \"Authorization: Bearer $TOKEN\" -d {}\n",
             quote(&program),
             quote(&record.to_string()),
         )

@@ -224,16 +224,16 @@ impl App {
                 let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
                 number(self.content.delete_all(principal, ask).await?)
             }
-            Call::SchemaGet { name } if principal.admin => {
-                let catalog = self.store.catalog();
-                let schema = catalog.named(&name).ok_or_else(|| Error::no_schema(&name))?;
-                json((*schema.source).clone())
+            Call::SchemaList => json(self.schemas.list(principal)?),
+            Call::SchemaGet { name } => json(self.schemas.get(principal, &name)?),
+            Call::SchemaCreate { schema } => json(self.schemas.create(principal, schema).await?),
+            Call::SchemaUpdate { name, schema, rename_fields, rename_tables } => {
+                let schemas = &self.schemas;
+                let renamed =
+                    schemas.update(principal, &name, schema, rename_fields, rename_tables);
+                json(renamed.await?)
             }
-            Call::SchemaList
-            | Call::SchemaGet { .. }
-            | Call::SchemaCreate { .. }
-            | Call::SchemaUpdate { .. }
-            | Call::SchemaDelete { .. } => Err(Error::internal("not wired yet")),
+            Call::SchemaDelete { name } => json(self.schemas.delete(principal, &name).await?),
         }
     }
 }
