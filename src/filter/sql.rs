@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `Const` | `1`, `0`, `NULL` |
 //! | `Test` | `a."views" > ?`, `rc_like(a."name", ?)` … |
-//! | `One` | `(SELECT inner FROM (SELECT 1) LEFT JOIN target ON …)`: one row, of NULLs if none |
+//! | `One` | `(SELECT inner FROM target WHERE …)`: NULL where there is no row |
+//! | `One`, known without a row | `(SELECT inner FROM (SELECT 1) LEFT JOIN target ON …)`: a row of NULLs |
 //! | `Any` | `EXISTS (SELECT 1 FROM target WHERE … AND inner)` |
 //!
 //! SQLite's AND, OR, NOT and comparisons have the same three values as ours. Literals are always
@@ -142,11 +143,12 @@ impl Writer<'_> {
         let inner = self.alias();
         self.push("(SELECT ");
         self.predicate(&hop.inner, target, &inner);
-        let _ = write!(
-            self.out.text,
-            " FROM (SELECT 1) LEFT JOIN {} AS {inner} ON ",
-            quote(&target.table)
-        );
+        let table = quote(&target.table);
+        // No row gives NULL, which is right where NULLs make `inner` UNKNOWN; and cheaper.
+        let _ = match hop.absent {
+            Truth::Unknown => write!(self.out.text, " FROM {table} AS {inner} WHERE "),
+            _ => write!(self.out.text, " FROM (SELECT 1) LEFT JOIN {table} AS {inner} ON "),
+        };
         self.joins(hop, schema, alias, target, &inner);
         self.push(")");
     }
