@@ -249,7 +249,7 @@ fn the_first_alternative_that_allows_decides() {
     world.refused(&small, &update(3), json!({"title": "x"}), 403, "this 'post' with id 3");
     world.refused(&big, &update(1), json!({"title": "x"}), 403, "this 'post' with id 1");
     world.refused(&small, &update(1), json!({"score": 1}), 403, "'score'");
-    world.refused(&big, &update(3), json!({"created_at": "2020-01-01"}), 400, "created_at");
+    world.refused(&big, &update(3), json!({"created_at": "2020-01-01"}), 403, "'created_at'");
     world.refused(&big, &update(99), json!({"title": "x"}), 404, "99");
     world.refused(&small, "DELETE /api/content/post/1", Json::Null, 403, "Forbidden");
     world.refused(&big, "DELETE /api/content/post/1", Json::Null, 403, "this 'post' with id 1");

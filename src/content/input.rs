@@ -30,8 +30,6 @@ pub struct Scope<'a> {
     pub schema: &'a Schema,
     pub limits: &'a Limits,
     pub mode: Mode,
-    /// May write timestamps, as an import does.
-    pub admin: bool,
     /// May name the field at all: others are answered like unknown ones.
     pub known: &'a dyn Fn(FieldRef) -> bool,
     /// May read it: what `$add` on numbers and `$expr` start from.
@@ -124,7 +122,6 @@ pub fn from_rule(
         schema,
         limits,
         mode: Mode::Create,
-        admin: true,
         known: &|_| true,
         readable: &|_| true,
     };
@@ -240,12 +237,10 @@ impl Reader<'_> {
         if slot == schema.primary && self.scope.mode == Mode::Update {
             return Err(wrong(name, "is the primary key, which never changes"));
         }
-        let updated = schema.updated_at == Some(slot);
-        if updated && self.scope.mode == Mode::Update {
+        // Otherwise timestamps may be written by those whom a rule lets (and by admins), as an
+        // import does.
+        if schema.updated_at == Some(slot) && self.scope.mode == Mode::Update {
             return Err(wrong(name, "is set by the server with every update"));
-        }
-        if (updated || schema.created_at == Some(slot)) && !self.scope.admin {
-            return Err(wrong(name, "is set by the server"));
         }
         Ok(())
     }

@@ -57,7 +57,6 @@ impl Asked {
             schema: &schema,
             limits: &self.limits,
             mode: if action == Action::Create { Mode::Create } else { Mode::Update },
-            admin: principal.admin,
             known: &|field| known.has(field),
             readable: &|field| read.offers(field),
         };
