@@ -127,7 +127,8 @@ impl Case {
         let schema = tables.schema(&self.schema);
         let limits = self.limits();
         let parsed = match self.body.get("text") {
-            Some(text) => ast::parse_text(text.as_str().expect("text"), &limits),
+            Some(text) => json::parse(text.as_str().expect("text").as_bytes())
+                .and_then(|filter| ast::parse(&filter, &limits, false)),
             None => {
                 let filter = self.body.get("filter").ok_or("the case has no filter")?;
                 ast::parse(filter, &limits, self.untyped)

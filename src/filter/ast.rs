@@ -152,11 +152,6 @@ pub fn parse(filter: &Json, limits: &Limits, untyped: bool) -> Result<Ast> {
     Ok(Ast { root })
 }
 
-/// As [`parse`], from the JSON text of a `filter` parameter.
-pub fn parse_text(filter: &str, limits: &Limits) -> Result<Ast> {
-    parse(&json::parse(filter.as_bytes())?, limits, false)
-}
-
 /// Fails when more is written than there is room for: a length without the text.
 struct Room(usize);
 
@@ -172,11 +167,6 @@ impl io::Write for Room {
 }
 
 impl Ast {
-    /// Matches everything: `{}`.
-    pub fn all() -> Self {
-        Ast { root: Node::And(Vec::new()) }
-    }
-
     /// Names of the fields of the own schema that the filter reads: first parts of paths, as
     /// typed, each once.
     pub fn fields(&self) -> Vec<&str> {

@@ -66,6 +66,8 @@ pub struct Test {
     pub op: TestOp,
 }
 
+/// What a column's value is tested for. Literals have the column's type and are never NULL; all
+/// but the first two are UNKNOWN for NULL.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TestOp {
     IsNull,

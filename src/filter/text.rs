@@ -141,14 +141,6 @@ impl Like {
     pub fn source(&self) -> &str {
         &self.source
     }
-
-    /// Text that every match begins with; empty where none is known.
-    pub fn prefix(&self) -> &str {
-        match self.head.0.first() {
-            Some(Item::Text(text)) => text,
-            _ => "",
-        }
-    }
 }
 
 impl Rest {
