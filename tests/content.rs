@@ -531,3 +531,25 @@ fn limits_hold() {
         "body: the expression gives text over 1048576 bytes",
     );
 }
+
+#[test]
+fn a_guest_is_told_to_log_in() {
+    let post = json!({"guest": {
+        "read": true,
+        "create": {"fields": ["title"]},
+        "update": {"filter": {"status": "draft"}, "fields": ["title"]},
+        "delete": {"filter": {"status": "draft"}}
+    }});
+    let world = blog(post, Json::Null, Json::Null, Json::Null);
+    let (root, guest) = (admin(), Principal::guest());
+    world.ok(&guest, "POST /api/content/post", json!({"title": "a"}));
+    world.ok(&root, "POST /api/content/post", json!({"title": "b", "status": "published"}));
+    let text = "Unauthorized: no rule lets you";
+    let body = json!({"title": "c", "views": 1});
+    world.refused(&guest, "POST /api/content/post", body, 401, text);
+    world.ok(&guest, "PUT /api/content/post/1", json!({"title": "x"}));
+    world.refused(&guest, "PUT /api/content/post/2", json!({"title": "x"}), 401, text);
+    world.refused(&guest, "DELETE /api/content/post/2", Json::Null, 401, text);
+    assert_eq!(world.ok(&guest, "DELETE /api/content/post/delete?filter={}", Json::Null), 1);
+    world.refused(&guest, "DELETE /api/content/tag/1", Json::Null, 401, "Unauthorized");
+}

@@ -1,7 +1,8 @@
 //! A request's body → what is to be written to which column and relation.
 //!
 //! Everything that needs no record is checked here: names, operators, types, conflicts. What an
-//! old state is needed for (`$add`, `$expr`) is kept and worked out in [`Input::values`].
+//! old state is needed for (`$add`, `$expr`) is kept and worked out in [`Input::values`]
+//! (`content/state.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +12,10 @@ use serde_json::{Map, Value as Json};
 use crate::error::{Error, Result, clip};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
-use crate::model::change::Row;
-use crate::model::schema::{Column, Default, FieldRef, Relation, Schema, Shape, Slot};
+use crate::model::schema::{FieldRef, Relation, Schema, Shape, Slot};
 use crate::model::value::Value;
 
-use super::expr::{self, Expr};
+use super::expr::Expr;
 
 /// What a body is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Scope<'a> {
 }
 
 /// What is to be written, checked against the schema.
-#[derive(Clone, Debug, std::default::Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Input {
     /// Own columns and keys of to-one relations.
     pub columns: BTreeMap<Slot, ColumnWrite>,
@@ -59,14 +59,14 @@ pub enum ColumnWrite {
 }
 
 /// What happens to a relation: first `clear`, then `add`.
-#[derive(Clone, Debug, std::default::Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RelationWrite {
     pub clear: Clear,
     /// Primary keys of the related schema, each once.
     pub add: Vec<Value>,
 }
 
-#[derive(Clone, Debug, std::default::Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Clear {
     #[default]
     Nothing,
@@ -75,7 +75,7 @@ pub enum Clear {
 }
 
 /// Which operators a relation was given.
-#[derive(std::default::Default)]
+#[derive(Default)]
 struct Draft {
     write: RelationWrite,
     set: bool,
@@ -142,7 +142,7 @@ struct Reader<'a> {
     drafts: BTreeMap<usize, Draft>,
 }
 
-fn wrong(name: &str, why: impl std::fmt::Display) -> Error {
+pub(super) fn wrong(name: &str, why: impl std::fmt::Display) -> Error {
     Error::bad(format!("{}: {why}", clip(name)))
 }
 
@@ -465,109 +465,6 @@ fn related_key(target: &Schema, value: &Json) -> Result<Value, String> {
     match Value::from_json(key, column)? {
         Value::Null => Err(format!("{name} of a related record cannot be null")),
         key => Ok(key),
-    }
-}
-
-impl Input {
-    /// Fields written: key columns stand for their relations.
-    pub fn fields(&self) -> impl Iterator<Item = FieldRef> + '_ {
-        let columns = self.columns.keys().map(|slot| FieldRef::Column(*slot));
-        columns.chain(self.relations.keys().map(|index| FieldRef::Relation(*index)))
-    }
-
-    /// Columns whose old value shows in the result.
-    pub fn reads(&self) -> Vec<Slot> {
-        let mut slots = Vec::new();
-        for (slot, write) in &self.columns {
-            match write {
-                ColumnWrite::Add(_) => slots.push(*slot),
-                ColumnWrite::Expr(expr) => slots.extend(expr.fields()),
-                _ => {}
-            }
-        }
-        slots
-    }
-
-    /// This input with what `other` writes put over it.
-    pub fn overridden(&self, other: &Input) -> Input {
-        let mut input = self.clone();
-        input.columns.extend(other.columns.clone());
-        input.relations.extend(other.relations.clone());
-        input
-    }
-
-    /// The new state's columns: `old`'s (an update) or defaults (a create), with this written over
-    /// and the timestamps set to `now`.
-    ///
-    /// # Errors
-    /// 400 naming the field: required and missing, overflow, out of range.
-    pub fn values(
-        &self,
-        schema: &Schema,
-        old: Option<&Row>,
-        now: i64,
-        limits: &Limits,
-    ) -> Result<Vec<Value>> {
-        if let (Some(same), Some(old)) = (&self.same, old)
-            && same != old.get(schema.primary)
-        {
-            let name = &schema.primary_column().name;
-            return Err(wrong(name, "is the primary key, which never changes"));
-        }
-        let mut values = Vec::with_capacity(schema.columns.len());
-        for (slot, column) in schema.columns.iter().enumerate() {
-            values.push(match (self.columns.get(&slot), old) {
-                (Some(ColumnWrite::Set(value)), _) => value.clone(),
-                (Some(write), Some(old)) => computed(schema, slot, write, old, limits)?,
-                _ if schema.updated_at == Some(slot) => Value::Time(now),
-                (None, Some(old)) => old.get(slot).clone(),
-                _ if schema.created_at == Some(slot) => Value::Time(now),
-                (_, None) => missing(schema, column, now)?,
-            });
-        }
-        Ok(values)
-    }
-}
-
-fn computed(
-    schema: &Schema,
-    slot: Slot,
-    write: &ColumnWrite,
-    old: &Row,
-    limits: &Limits,
-) -> Result<Value> {
-    let column = &schema.columns[slot];
-    let old_value = old.get(slot);
-    let result = match write {
-        ColumnWrite::Add(number) => expr::add(old_value, number),
-        ColumnWrite::Expr(expr) => expr.run(old, limits.record_bytes),
-        ColumnWrite::Unset(keys) if keys.contains(old_value) => return Ok(Value::Null),
-        ColumnWrite::Unset(_) => return Ok(old_value.clone()),
-        ColumnWrite::Set(value) => return Ok(value.clone()),
-    };
-    let value = result.map_err(|why| wrong(&column.name, why))?;
-    // Range, enum words and size are those of any written value.
-    let value = Value::from_json(&value.to_json(), column)
-        .map_err(|why| wrong(&column.name, format_args!("computed value: {why}")))?;
-    if value.is_null() && !column.optional {
-        return Err(wrong(&column.name, "is required, and the computed value is null"));
-    }
-    Ok(value)
-}
-
-/// What stands in a column that a create leaves out.
-fn missing(schema: &Schema, column: &Column, now: i64) -> Result<Value> {
-    match &column.default {
-        Some(Default::Value(value)) => Ok(value.clone()),
-        Some(Default::Now) => Ok(Value::Time(now)),
-        None if column.optional || column.automatic => Ok(Value::Null),
-        None => {
-            let name = match column.key_of {
-                Some(index) => &schema.relations[index].name,
-                None => &column.name,
-            };
-            Err(wrong(name, "is required"))
-        }
     }
 }
 

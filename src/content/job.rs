@@ -47,19 +47,22 @@ pub(super) struct Rules {
     pub action: Action,
     pub grant: Grant,
     sets: Vec<Input>,
+    /// Refusals tell a guest to log in.
+    guest: bool,
 }
 
 impl Rules {
     pub(super) fn new(
         catalog: &Catalog,
         schema: &Schema,
+        principal: &Principal,
         limits: &Limits,
         grant: Grant,
         action: Action,
     ) -> Result<Rules> {
         let set = |held: &grant::Alternative| input::from_rule(catalog, schema, limits, &held.set);
         let sets = grant.alternatives.iter().map(set).collect::<Result<_>>()?;
-        Ok(Rules { action, grant, sets })
+        Ok(Rules { action, grant, sets, guest: !principal.logged_in })
     }
 
     /// The alternatives that hold every field written. What a rule sets itself is not the
@@ -75,15 +78,29 @@ impl Rules {
                     || self.sets[*at].fields().any(|set| set == field)
             });
             if counting.is_empty() {
-                return Err(Error::forbidden(format_args!(
-                    "no rule lets you {} '{}' of '{}'",
-                    self.action.name(),
-                    input::field_name(schema, field),
-                    schema.name
-                )));
+                let field = input::field_name(schema, field);
+                return Err(self.refuse(format_args!("'{field}' of '{}'", schema.name)));
             }
         }
         Ok(counting)
+    }
+
+    /// 403, or 401 for a guest.
+    fn refuse(&self, what: impl std::fmt::Display) -> Error {
+        let message = format!("no rule lets you {} {what}", self.action.name());
+        match self.guest {
+            false => Error::forbidden(message),
+            true => Error::unauthorized(message),
+        }
+    }
+
+    fn refuse_record(&self, schema: &Schema, row: &Row) -> Error {
+        let key = show(schema, row.get(schema.primary));
+        self.refuse(format_args!("this '{}' {key}", schema.name))
+    }
+
+    fn refuse_state(&self, schema: &Schema) -> Error {
+        self.refuse(format_args!("'{}' to this state", schema.name))
     }
 
     pub(super) fn filter(&self, alternative: usize) -> &Predicate {
@@ -134,7 +151,8 @@ impl<'a, 't> Job<'a, 't> {
         }
         let (catalog, principal, limits) = (&self.catalog, self.principal, self.limits);
         let grant = grant::require(catalog, schema, principal, Action::Update)?;
-        let rules = Arc::new(Rules::new(catalog, schema, limits, grant, Action::Update)?);
+        let rules =
+            Arc::new(Rules::new(catalog, schema, principal, limits, grant, Action::Update)?);
         self.updates.insert(schema.id, rules.clone());
         Ok(rules)
     }
@@ -226,7 +244,7 @@ impl<'a, 't> Job<'a, 't> {
             }
         }
         if allowed.is_empty() {
-            return Err(refused_record(rules.action, schema, old));
+            return Err(rules.refuse_record(schema, old));
         }
         Ok(allowed)
     }
@@ -268,6 +286,7 @@ impl<'a, 't> Job<'a, 't> {
                 continue;
             }
             let mark = (turn < last).then(|| self.tx.mark()).transpose()?;
+            let waiting = self.pending.len();
             let row = self.apply(schema, old, values, &full, set, origin)?;
             // The last one has no other after it: it may wait until all is written, as it must
             // hold for the state after the whole write.
@@ -284,11 +303,14 @@ impl<'a, 't> Job<'a, 't> {
                 return Ok(row);
             }
             match mark {
-                Some(mark) => self.tx.undo(mark)?,
+                Some(mark) => {
+                    self.tx.undo(mark)?;
+                    self.pending.truncate(waiting);
+                }
                 None => break,
             }
         }
-        Err(refused_state(rules.action, schema))
+        Err(rules.refuse_state(schema))
     }
 
     /// Every key that the client gives in own columns leads to a readable record.
@@ -354,7 +376,7 @@ impl<'a, 't> Job<'a, 't> {
             // Deleted by the same write: there is no new state.
             let Some(row) = self.tx.get(&schema, &key)? else { continue };
             if !holds(self.tx, &schema, rules.filter(alternative), &row)? {
-                return Err(refused_state(rules.action, &schema));
+                return Err(rules.refuse_state(&schema));
             }
         }
         Ok(())
@@ -367,14 +389,14 @@ impl<'a, 't> Job<'a, 't> {
     pub(super) fn delete(
         &mut self,
         schema: &Arc<Schema>,
-        grant: &Grant,
+        rules: &Rules,
         row: &Arc<Row>,
     ) -> Result<()> {
-        if holds(self.tx, schema, &grant.filter(), row)? {
+        if holds(self.tx, schema, &rules.grant.filter(), row)? {
             self.tx.delete(schema, row.get(schema.primary))?;
             return Ok(());
         }
-        Err(refused_record(Action::Delete, schema, row))
+        Err(rules.refuse_record(schema, row))
     }
 }
 
@@ -388,23 +410,6 @@ pub(super) fn show(schema: &Schema, key: &Value) -> String {
     let mut text = Vec::new();
     key.write_json(&mut text);
     format!("with {} {}", schema.primary_column().name, String::from_utf8_lossy(&text))
-}
-
-fn refused_record(action: Action, schema: &Schema, row: &Row) -> Error {
-    Error::forbidden(format_args!(
-        "no rule lets you {} this '{}' {}",
-        action.name(),
-        schema.name,
-        show(schema, row.get(schema.primary))
-    ))
-}
-
-fn refused_state(action: Action, schema: &Schema) -> Error {
-    Error::forbidden(format_args!(
-        "no rule lets you {} '{}' to this state",
-        action.name(),
-        schema.name
-    ))
 }
 
 /// Fields that a principal may name when it writes: what it may read or write of some record.

@@ -11,6 +11,7 @@ pub mod input;
 mod job;
 pub mod read;
 mod relations;
+mod state;
 pub mod write;
 
 use std::sync::Arc;

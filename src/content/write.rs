@@ -61,7 +61,7 @@ impl Asked {
             readable: &|field| read.offers(field),
         };
         let input = input::parse(&scope, &self.body)?;
-        let rules = Arc::new(Rules::new(catalog, &schema, &self.limits, grant, action)?);
+        let rules = Arc::new(Rules::new(catalog, &schema, principal, &self.limits, grant, action)?);
         let plan = Plan::compile(catalog, principal, &self.limits, &self.ask);
         Ok(Prepared { catalog: catalog.clone(), schema, rules, input, plan })
     }
@@ -190,7 +190,7 @@ impl Content {
             let Prepared { schema, rules, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
-            job.delete(&schema, &rules.grant, &row)?;
+            job.delete(&schema, &rules, &row)?;
             accounts::written(&mut job, &schema, None, None)?;
             Ok(key_json(&schema, row.get(schema.primary)))
         };
