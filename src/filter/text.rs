@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn hard_patterns_stay_linear() {
-        let text = "a".repeat(1 << 20);
+        let text = "a".repeat(1 << 17);
         let started = std::time::Instant::now();
         for pattern in [
             format!("%{}b", "a%".repeat(8_000)),
@@ -405,7 +405,7 @@ mod tests {
         ] {
             assert!(!Like::new(&pattern).expect("a pattern").matches(&text));
         }
-        // Milliseconds when optimised; minutes if any of them were not linear.
-        assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+        // Milliseconds when optimised; many seconds if any of them were not linear.
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 }
