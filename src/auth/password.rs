@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Result};
 /// Hashes computed at the same time: 38 MiB, and two cores at most kept from other work.
 pub const AT_ONCE: usize = 2;
 
-/// Hashes that may wait; more than about two seconds of work is not worth waiting for.
-pub const WAITING: usize = 64;
+/// Hashes that may wait: about two seconds of work, beyond which nobody waits gladly.
+pub const WAITING: usize = 128;
 
 /// Characters a password may have where one is set.
 pub const LENGTH: std::ops::RangeInclusive<usize> = 8..=256;

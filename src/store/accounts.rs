@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Notice;
 use crate::model::schema::{Schema, Shape};
+use crate::model::value::Value;
 
 use super::fault::fault;
 use super::{Reader, Rows, Tx};
@@ -260,22 +261,27 @@ pub fn sessions(tx: &Tx<'_>) -> Result<Vec<Session>> {
 pub fn settle(tx: &mut Tx<'_>) -> Result<()> {
     guard_roles(tx)?;
     guard_last_admin(tx)?;
-    let gone: Vec<Uuid> = {
-        let mut statement = tx
-            .connection
-            .prepare_cached(
-                "SELECT DISTINCT user FROM _rc_session
-                 WHERE user NOT IN (SELECT id FROM users WHERE active)",
-            )
-            .map_err(fault)?;
-        let rows = statement.query_map((), |row| uuid(row, 0)).map_err(fault)?;
-        rows.collect::<rusqlite::Result<_>>().map_err(fault)?
-    };
-    for user in gone {
+    let missing = || Error::internal("the catalog lacks the user schema");
+    let users = tx.catalog().named("user").cloned().ok_or_else(missing)?;
+    let active = users.column("active").ok_or_else(missing)?;
+    let gone: Vec<(Uuid, bool)> = tx
+        .touched
+        .now(users.id)
+        .filter_map(|(key, row)| match key {
+            Value::Uuid(id) => Some((*id, row)),
+            _ => None,
+        })
+        .filter(|(_, row)| row.is_none_or(|row| *row.get(active) != Value::Bool(true)))
+        .map(|(id, row)| (id, row.is_none()))
+        .collect();
+    for (user, deleted) in gone {
         end_sessions(tx, user, None)?;
+        if deleted {
+            let sql = "DELETE FROM _rc_credential WHERE user = ?1";
+            run(tx.connection, sql, [user.as_bytes()])?;
+        }
     }
-    let sql = "DELETE FROM _rc_credential WHERE user NOT IN (SELECT id FROM users)";
-    run(tx.connection, sql, ()).map(drop)
+    Ok(())
 }
 
 /// 403 where no active user with the role `admin` is left.
@@ -315,10 +321,13 @@ pub fn active_admins(tx: &Tx<'_>) -> Result<u64> {
     let catalog = tx.catalog();
     let missing = || Error::internal("the catalog lacks the links between users and roles");
     let (links, user, role) = links(catalog).ok_or_else(missing)?;
-    // Names of tables and columns match [A-Za-z][A-Za-z0-9_]* or are our own.
+    // Names of tables and columns match [A-Za-z][A-Za-z0-9_]* or are our own. CROSS JOIN keeps the
+    // order: from the one role to its few members, however many users there are.
     let sql = format!(
-        "SELECT count(DISTINCT u.id) FROM users u JOIN \"{}\" l ON l.\"{user}\" = u.id
-         JOIN roles r ON r.id = l.\"{role}\" WHERE u.active AND r.name = 'admin'",
+        "SELECT count(DISTINCT u.id) FROM roles r
+         CROSS JOIN \"{}\" l ON l.\"{role}\" = r.id
+         CROSS JOIN users u ON u.id = l.\"{user}\"
+         WHERE r.name = 'admin' AND u.active",
         links.table
     );
     let mut statement = tx.connection.prepare_cached(&sql).map_err(fault)?;

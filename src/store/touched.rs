@@ -83,6 +83,15 @@ impl Touched {
         Ok(())
     }
 
+    /// The touched records of a schema as they are now; `None`: deleted.
+    pub(crate) fn now(
+        &self,
+        schema: SchemaId,
+    ) -> impl Iterator<Item = (&Value, Option<&Arc<Row>>)> {
+        let of = move |touch: &&Touch| touch.schema.id == schema;
+        self.list.iter().filter(of).map(|touch| (&touch.key, touch.after.as_ref()))
+    }
+
     /// `None`: not touched. `Some(None)`: did not exist before.
     pub(crate) fn before(&self, schema: SchemaId, key: &Key) -> Option<Option<&Arc<Row>>> {
         self.find(schema, key).map(|touch| touch.before.as_ref())
