@@ -31,7 +31,7 @@ pub struct World {
     pub store: Store,
     pub content: Content,
     pub told: Told,
-    runtime: tokio::runtime::Runtime,
+    pub runtime: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
 }
 
