@@ -156,10 +156,14 @@ fn moved<'v>(
 }
 
 /// Takes an entry and its look-ups out of the log.
-pub(crate) fn remove(connection: &Connection, position: u64, entry: &[u8]) -> rusqlite::Result<()> {
+pub(crate) fn remove(connection: &Connection, position: u64) -> rusqlite::Result<()> {
     let position = position as i64;
+    let entry: Option<Vec<u8>> = connection
+        .prepare_cached("DELETE FROM _rc_log WHERE position = ?1 RETURNING entry")?
+        .query_row([position], |row| row.get(0))
+        .optional()?;
     // A damaged entry leaves its look-ups behind: they find a position that is gone, and nothing.
-    if let Ok(raw) = codec::decode(entry) {
+    if let Some(Ok(raw)) = entry.map(|entry| codec::decode(&entry)) {
         let mut find_key = connection.prepare_cached(
             "DELETE FROM _rc_log_key WHERE schema = ?1 AND key = ?2 AND position = ?3",
         )?;
@@ -183,10 +187,7 @@ pub(crate) fn remove(connection: &Connection, position: u64, entry: &[u8]) -> ru
             }
         }
     }
-    connection
-        .prepare_cached("DELETE FROM _rc_log WHERE position = ?1")?
-        .execute([position])
-        .map(drop)
+    Ok(())
 }
 
 impl RawChange {

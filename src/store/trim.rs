@@ -96,15 +96,16 @@ impl Trim {
 
     fn take_out(&mut self, connection: &Connection, oldest: Oldest) -> Result<()> {
         let position = oldest.position;
-        let (ends, entry): (i64, Vec<u8>) = connection
-            .prepare_cached("SELECT ends, entry FROM _rc_log WHERE position = ?1")?
-            .query_row([position as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        log::remove(connection, position, &entry)?;
-        let next: Option<i64> = connection
-            .prepare_cached("SELECT time FROM _rc_log WHERE position = ?1")?
-            .query_row([position as i64 + 1], |row| row.get(0))
+        log::remove(connection, position)?;
+        let next: Option<(i64, i64)> = connection
+            .prepare_cached("SELECT time, ends - bytes FROM _rc_log WHERE position = ?1")?
+            .query_row([position as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        self.oldest = next.map(|time| Oldest { position: position + 1, time, begins: ends as u64 });
+        self.oldest = next.map(|(time, begins)| Oldest {
+            position: position + 1,
+            time,
+            begins: begins as u64,
+        });
         Ok(())
     }
 }
