@@ -4,17 +4,17 @@
 //! lies under the target directory, on a real disk, since an fsync on tmpfs costs nothing.
 
 #[path = "../tests/support/blog.rs"]
-mod blog;
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use blog::{BLOG, CATEGORY, PERSON, TAG, text};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rowcast::model::schema::{Schema, SchemaId};
+use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
-use rowcast::store::{CommitSink, Options, Rows, Store};
+use rowcast::store::{CommitSink, Options, Store};
+use support::{BLOG, CATEGORY, Put, TAG, id, text};
 
 const CLIENTS: u64 = 64;
 
@@ -30,7 +30,7 @@ fn create(
     schema: &Arc<Schema>,
     number: u64,
     next: &Arc<AtomicU64>,
-    row: fn(u64) -> Vec<Value>,
+    row: fn(&Schema, u64) -> Vec<Value>,
 ) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let until = next.load(Ordering::Relaxed) + number;
@@ -46,7 +46,7 @@ fn create(
                             break;
                         }
                         let schema = schema.clone();
-                        store.write(move |tx| tx.insert(&schema, row(n))).await.unwrap();
+                        store.write(move |tx| tx.insert(&schema, row(&schema, n))).await.unwrap();
                     }
                 })
             })
@@ -64,15 +64,10 @@ fn store() -> (tempfile::TempDir, Store) {
     let store = Store::open(Options::new(dir.path()), Box::new(Nobody)).unwrap();
     store
         .write_blocking(|tx| {
-            tx.lay_out(blog::TABLES, Arc::new(blog::catalog(1)))?;
-            let catalog = tx.catalog().clone();
-            let schema = |id: SchemaId| catalog.get(id).unwrap().clone();
+            support::migrate(tx, &[TAG, CATEGORY, BLOG])?;
             for n in 0..100 {
-                let name = text(&format!("category {n}"));
-                let row = vec![Value::Null, name, Value::Null, Value::Time(0)];
-                tx.insert(&schema(CATEGORY), row)?;
-                let id = Value::Uuid(uuid::Uuid::from_u128(n));
-                tx.insert(&schema(PERSON), vec![id, text("somebody")])?;
+                tx.user(n)?;
+                tx.put("category", &[("name", text(&format!("category {n}")))])?;
             }
             Ok(())
         })
@@ -85,24 +80,25 @@ fn creates(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     group.sample_size(10).measurement_time(Duration::from_secs(8));
 
-    let mut run = |name: &str, id: SchemaId, row: fn(u64) -> Vec<Value>| {
+    let mut run = |name: &str, schema: &str, row: fn(&Schema, u64) -> Vec<Value>| {
         let (_dir, store) = store();
-        let schema = store.catalog().get(id).unwrap().clone();
+        let schema = store.catalog().named(schema).unwrap().clone();
         let next = Arc::new(AtomicU64::new(0));
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|number| create(&store, &schema, number, &next, row));
         });
     };
-    run("a name under a unique index", TAG, |n| vec![Value::Null, text(&format!("name {n}"))]);
-    run("six columns, two references, three indexes", BLOG, |n| {
-        vec![
-            Value::Null,
-            text("A title of a length that titles have"),
-            text(&format!("a-title-{n}")),
-            Value::Int((n % 100 + 1) as i64),
-            Value::Uuid(uuid::Uuid::from_u128(u128::from(n % 100))),
-            Value::Time(n as i64),
-        ]
+    run("a name under a unique index", "tag", |schema, n| {
+        support::row(schema, &[("name", text(&format!("name {n}")))])
+    });
+    run("seven columns, two references, three indexes", "blog", |schema, n| {
+        let given = [
+            ("title", text("A title of a length that titles have")),
+            ("slug", text(&format!("a-title-{n}"))),
+            ("category_id", Value::Int((n % 100 + 1) as i64)),
+            ("author_id", id(u128::from(n % 100))),
+        ];
+        support::row(schema, &given)
     });
     group.finish();
 }

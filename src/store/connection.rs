@@ -34,6 +34,14 @@ pub(crate) fn file(dir: &Path) -> PathBuf {
     dir.join("rowcast.db")
 }
 
+/// Turns the write-ahead log on, for good: the file remembers it. `false` where the file system
+/// cannot do it.
+pub(crate) fn write_ahead(writer: &Connection) -> Result<bool> {
+    let mode: String =
+        writer.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    Ok(mode.eq_ignore_ascii_case("wal"))
+}
+
 /// Opens the database for one use. The writer must be the first: it makes the file.
 pub(crate) fn open(dir: &Path, role: Use) -> Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -47,7 +55,6 @@ pub(crate) fn open(dir: &Path, role: Use) -> Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     // Every commit is on disk before it is acknowledged.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;

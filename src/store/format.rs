@@ -136,6 +136,17 @@ pub(crate) fn open(dir: &Path) -> Result<Connection> {
     let mut writer =
         connection::open(dir, connection::Use::Write).map_err(|error| at_open(dir, error))?;
     ready(&mut writer, dir)?;
+    // Not before it is known to be ours: other programs' files are left as they are.
+    if !connection::write_ahead(&writer).map_err(|error| at_open(dir, error))? {
+        return Err(Error::new(
+            Kind::Unavailable,
+            format!(
+                "data directory {}: its file system cannot share memory between processes, which \
+                 SQLite's write-ahead log needs; choose a local directory",
+                dir.display()
+            ),
+        ));
+    }
     Ok(writer)
 }
 

@@ -3,13 +3,13 @@
 use crate::error::Result;
 
 use super::fault::fault;
-use super::touched::Touched;
+use super::touched::Stood;
 use super::tx::{Tx, Unlinked};
 
 /// Where a write stood, to go back to.
 #[must_use]
 pub struct Mark {
-    touched: Touched,
+    stood: Stood,
     notices: usize,
     unlinked: Unlinked,
 }
@@ -18,15 +18,16 @@ impl Tx<'_> {
     /// Notes where the write stands. Marks nest; each must be given to [`Tx::undo`] or
     /// [`Tx::keep`], unless the whole write fails.
     pub fn mark(&mut self) -> Result<Mark> {
-        self.connection.execute_batch("SAVEPOINT mark").map_err(fault)?;
-        let (touched, unlinked) = (self.touched.clone(), self.unlinked.clone());
-        Ok(Mark { touched, notices: self.notices.len(), unlinked })
+        self.run("SAVEPOINT mark")?;
+        let stood = self.touched.mark();
+        Ok(Mark { stood, notices: self.notices.len(), unlinked: self.unlinked.clone() })
     }
 
     /// Takes back everything since the newest mark. Not for catalogs.
     pub fn undo(&mut self, mark: Mark) -> Result<()> {
-        self.connection.execute_batch("ROLLBACK TO mark; RELEASE mark").map_err(fault)?;
-        self.touched = mark.touched;
+        self.run("ROLLBACK TO mark")?;
+        self.run("RELEASE mark")?;
+        self.touched.back_to(&mark.stood);
         self.notices.truncate(mark.notices);
         self.unlinked = mark.unlinked;
         Ok(())
@@ -34,6 +35,15 @@ impl Tx<'_> {
 
     /// Lets everything since the newest mark stand.
     pub fn keep(&mut self, _: Mark) -> Result<()> {
-        self.connection.execute_batch("RELEASE mark").map_err(fault)
+        self.touched.go_on();
+        self.run("RELEASE mark")
+    }
+
+    fn run(&self, text: &str) -> Result<()> {
+        self.connection
+            .prepare_cached(text)
+            .and_then(|mut statement| statement.execute(()))
+            .map(drop)
+            .map_err(fault)
     }
 }

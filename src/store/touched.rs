@@ -10,10 +10,20 @@ use crate::model::related::Key;
 use crate::model::schema::{Schema, SchemaId, SchemaKind};
 use crate::model::value::Value;
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Touched {
     list: Vec<Touch>,
     index: HashMap<(SchemaId, Key), usize>,
+    named: usize,
+    bytes: usize,
+    /// While there are marks: what each step found, `None` where it added to the list.
+    journal: Vec<Option<(usize, Touch)>>,
+    marks: usize,
+}
+
+/// Where a [`Touched`] stood.
+pub(crate) struct Stood {
+    journal: usize,
     bytes: usize,
 }
 
@@ -21,8 +31,8 @@ pub(crate) struct Touched {
 struct Touch {
     schema: Arc<Schema>,
     key: Value,
-    /// Named in the request, not a consequence.
-    named: bool,
+    /// The how manieth the request named; `None` for a consequence.
+    named: Option<usize>,
     before: Option<Arc<Row>>,
     after: Option<Arc<Row>>,
 }
@@ -41,17 +51,25 @@ impl Touched {
         let Some(name) = Key::of(key) else {
             return Err(Error::internal(format_args!("{}: not a key: {key:?}", schema.name)));
         };
+        let named = named.then_some(self.named);
+        self.named += 1;
         match self.index.get(&(schema.id, name.clone())) {
             Some(index) => {
                 let touch = &mut self.list[*index];
+                if self.marks > 0 {
+                    self.journal.push(Some((*index, touch.clone())));
+                }
                 self.bytes -= touch.after.as_deref().map_or(0, size);
                 self.bytes += after.as_deref().map_or(0, size);
-                touch.named |= named;
+                touch.named = touch.named.or(named);
                 touch.after = after;
                 touch.schema = schema.clone();
             }
             None => {
                 self.bytes += before.as_deref().map_or(0, size) + after.as_deref().map_or(0, size);
+                if self.marks > 0 {
+                    self.journal.push(None);
+                }
                 self.index.insert((schema.id, name), self.list.len());
                 let (schema, key) = (schema.clone(), key.clone());
                 self.list.push(Touch { schema, key, named, before, after });
@@ -92,6 +110,38 @@ impl Touched {
         self.list.iter().filter(of).map(|touch| (&touch.key, touch.after.as_ref()))
     }
 
+    /// Notes where it stands; to be given to [`Touched::back_to`] or [`Touched::go_on`].
+    pub(crate) fn mark(&mut self) -> Stood {
+        self.marks += 1;
+        Stood { journal: self.journal.len(), bytes: self.bytes }
+    }
+
+    /// Takes back every step since the newest mark.
+    pub(crate) fn back_to(&mut self, stood: &Stood) {
+        for step in self.journal.drain(stood.journal..).rev() {
+            match step {
+                Some((index, touch)) => self.list[index] = touch,
+                None => {
+                    if let Some(touch) = self.list.pop()
+                        && let Some(key) = Key::of(&touch.key)
+                    {
+                        self.index.remove(&(touch.schema.id, key));
+                    }
+                }
+            }
+        }
+        self.bytes = stood.bytes;
+        self.go_on();
+    }
+
+    /// Forgets the newest mark.
+    pub(crate) fn go_on(&mut self) {
+        self.marks -= 1;
+        if self.marks == 0 {
+            self.journal.clear();
+        }
+    }
+
     /// `None`: not touched. `Some(None)`: did not exist before.
     pub(crate) fn before(&self, schema: SchemaId, key: &Key) -> Option<Option<&Arc<Row>>> {
         self.find(schema, key).map(|touch| touch.before.as_ref())
@@ -117,35 +167,33 @@ impl Touched {
             .filter_map(|touch| touch.before.as_ref())
     }
 
-    /// The commit's changes and the schema of each: named records first, then consequences, each
-    /// in the order they were first touched. What came and went leaves nothing; so does a link
-    /// that is what it was.
+    /// The commit's changes and the schema of each: first the records that the request named, as
+    /// it named them, then the consequences, as they came. What came and went leaves nothing; so
+    /// does a link that is what it was.
     pub(crate) fn changes(&self) -> (Vec<Change>, Vec<Arc<Schema>>) {
-        let mut changes = Vec::with_capacity(self.list.len());
-        let mut schemas = Vec::with_capacity(self.list.len());
-        for named in [true, false] {
-            for touch in self.list.iter().filter(|touch| touch.named == named) {
-                let op = match (&touch.before, &touch.after) {
-                    (None, None) => continue,
-                    (None, Some(_)) => Op::Create,
-                    (Some(_), None) => Op::Delete,
-                    (before, after)
-                        if touch.schema.kind == SchemaKind::Junction && before == after =>
-                    {
-                        continue;
-                    }
-                    _ => Op::Update,
-                };
-                changes.push(Change {
-                    schema: touch.schema.id,
-                    schema_version: touch.schema.version,
-                    op,
-                    key: touch.key.clone(),
-                    before: touch.before.clone(),
-                    after: touch.after.clone(),
-                });
-                schemas.push(touch.schema.clone());
-            }
+        let mut order: Vec<&Touch> = self.list.iter().collect();
+        order.sort_by_key(|touch| touch.named.unwrap_or(usize::MAX));
+        let mut changes = Vec::with_capacity(order.len());
+        let mut schemas = Vec::with_capacity(order.len());
+        for touch in order {
+            let op = match (&touch.before, &touch.after) {
+                (None, None) => continue,
+                (None, Some(_)) => Op::Create,
+                (Some(_), None) => Op::Delete,
+                (before, after) if touch.schema.kind == SchemaKind::Junction && before == after => {
+                    continue;
+                }
+                _ => Op::Update,
+            };
+            changes.push(Change {
+                schema: touch.schema.id,
+                schema_version: touch.schema.version,
+                op,
+                key: touch.key.clone(),
+                before: touch.before.clone(),
+                after: touch.after.clone(),
+            });
+            schemas.push(touch.schema.clone());
         }
         (changes, schemas)
     }

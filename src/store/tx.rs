@@ -202,15 +202,6 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// For tests that build their schemas by hand: runs SQL and replaces the catalog.
-    #[doc(hidden)]
-    pub fn lay_out(&mut self, sql: &str, catalog: Arc<Catalog>) -> Result<()> {
-        self.connection.execute_batch(sql).map_err(fault)?;
-        self.set_catalog(catalog.clone())?;
-        self.notice(Notice::Catalog { catalog, broken: Vec::new() });
-        Ok(())
-    }
-
     /// The schema as this write's catalog has it, if it is the version that the caller knows.
     fn current_schema(&self, schema: &Schema) -> Result<Arc<Schema>> {
         match self.catalog.get(schema.id) {

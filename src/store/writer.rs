@@ -313,8 +313,7 @@ impl Writer {
 
     /// Never before the newest entry's time, whatever the clock says.
     fn now(&self) -> i64 {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX).max(self.tail.newest.time)
+        clock().max(self.tail.newest.time)
     }
 
     /// Leaves no transaction open after a failed group. `true`: the connection must go.
@@ -343,7 +342,7 @@ impl Writer {
 
     /// A log that cannot be trimmed must not keep rows from being written.
     fn trim_some(&mut self, connection: &Connection, most: usize) -> Result<bool, Failed> {
-        let now = self.now();
+        let now = clock();
         match self.trim.is_due(connection, &self.tail, now) {
             Ok(false) => return Ok(false),
             Ok(true) => {}
@@ -372,9 +371,8 @@ impl Writer {
     /// Nothing waits: trims, a step at a time. Gives how long to wait for jobs.
     fn idle(&mut self) -> Duration {
         let Some(connection) = self.connection.take() else { return IDLE };
-        let now = self.now();
         let mut more = false;
-        if matches!(self.trim.is_due(&connection, &self.tail, now), Ok(true)) {
+        if matches!(self.trim.is_due(&connection, &self.tail, clock()), Ok(true)) {
             let outcome = statement(&connection, "BEGIN IMMEDIATE")
                 .map_err(Failed::from)
                 .and_then(|()| self.trim_some(&connection, trim::STEP))
@@ -403,6 +401,12 @@ fn unwritten(error: Error) -> Error {
         Kind::Unavailable | Kind::Internal => error,
         _ => super::fault::unavailable("nothing could be written", &error),
     }
+}
+
+/// Microseconds since 1970.
+fn clock() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn statement(connection: &Connection, text: &str) -> rusqlite::Result<()> {

@@ -1,194 +1,76 @@
-//! A small world of schemas built by hand: `tag`s, `category`s (a tree by `parent`), `blog`s with
-//! an optional category, a required `author` (a `person` by UUID), tags and see-also links.
+//! A small world to try the store on: `tag`s, `category`s (a tree by `parent`) and `blog`s with an
+//! optional category, a required author (a `user`), tags, and see-also links that go both ways.
+#![allow(dead_code)]
 
 use std::sync::{Arc, Mutex};
 
-use rowcast::model::catalog::Catalog;
-use rowcast::model::change::Commit;
-use rowcast::model::schema::*;
-use rowcast::model::value::{FieldType, Value};
-use rowcast::store::{CommitSink, Options, Store};
+use rowcast::error::Result;
+use rowcast::model::change::{Commit, Op, Row};
+use rowcast::model::file::{SchemaDef, parse};
+use rowcast::model::schema::Schema;
+use rowcast::model::system;
+use rowcast::model::value::Value;
+use rowcast::store::migrate::{How, plan};
+use rowcast::store::{CommitSink, Options, Reader, Rows, Store, Tx};
+use uuid::Uuid;
 
-pub const TAG: SchemaId = SchemaId(1);
-pub const CATEGORY: SchemaId = SchemaId(2);
-pub const BLOG: SchemaId = SchemaId(3);
-pub const PERSON: SchemaId = SchemaId(4);
-pub const BLOG_TAGS: SchemaId = SchemaId(5);
-pub const SEE_ALSO: SchemaId = SchemaId(6);
+pub const TAG: &str = r#"{"name":"tag","namespace":"tags","label_field":"name","disable_timestamp":true,
+    "fields":[
+        {"name":"name","type":"string","unique":true},
+        {"name":"blogs","type":"relation","relation":{"schema":"blog","field":"tags","type":"m2m"}}]}"#;
 
-pub fn column(id: u32, name: &str, ty: FieldType) -> Column {
-    Column {
-        id: FieldId(id),
-        name: name.into(),
-        ty,
-        optional: false,
-        unique: false,
-        default: None,
-        sortable: true,
-        filterable: true,
-        enums: Vec::new(),
-        size: None,
-        automatic: false,
-        key_of: None,
+pub const CATEGORY: &str = r#"{"name":"category","namespace":"categories","label_field":"name",
+    "fields":[
+        {"name":"name","type":"string"},
+        {"name":"parent","type":"relation","optional":true,
+         "relation":{"schema":"category","field":"children","type":"o2m"}},
+        {"name":"children","type":"relation",
+         "relation":{"schema":"category","field":"parent","type":"o2m","owner":true}},
+        {"name":"blogs","type":"relation",
+         "relation":{"schema":"blog","field":"category","type":"o2m","owner":true}}]}"#;
+
+pub const BLOG: &str = r#"{"name":"blog","namespace":"blogs","label_field":"title",
+    "fields":[
+        {"name":"title","type":"string"},
+        {"name":"slug","type":"string","unique":true,"optional":true},
+        {"name":"category","type":"relation","optional":true,
+         "relation":{"schema":"category","field":"blogs","type":"o2m"}},
+        {"name":"author","type":"relation",
+         "relation":{"schema":"user","field":"blogs","type":"o2m"}},
+        {"name":"tags","type":"relation","optional":true,
+         "relation":{"schema":"tag","field":"blogs","type":"m2m","owner":true}},
+        {"name":"see_also","type":"relation","optional":true,
+         "relation":{"schema":"blog","field":"see_also","type":"m2m"}}]}"#;
+
+pub fn defs(texts: &[&str]) -> Vec<SchemaDef> {
+    let mut defs = system::schemas();
+    for text in texts {
+        let name: serde_json::Value = serde_json::from_str(text).unwrap();
+        let file = format!("{}.json", name["name"].as_str().unwrap());
+        let parsed = parse(Some(&file), text.as_bytes());
+        defs.push(parsed.def.unwrap_or_else(|problems| panic!("{problems:?}")));
     }
+    defs
 }
 
-fn automatic(id: u32, ty: FieldType) -> Column {
-    Column { automatic: true, ..column(id, "id", ty) }
+/// Makes the tables those of `texts` and of the system's schemas.
+pub fn migrate(tx: &mut Tx<'_>, texts: &[&str]) -> Result<()> {
+    let stored = tx.stored()?;
+    let migration = plan(&stored, &defs(texts), &How::default()).unwrap_or_else(|faults| {
+        panic!("{:?}", faults.iter().map(|fault| &fault.problem.message).collect::<Vec<_>>())
+    });
+    tx.migrate(&migration)
 }
-
-fn key(id: u32, name: &str, ty: FieldType, of: usize, optional: bool) -> Column {
-    Column { key_of: Some(of), optional, ..column(id, name, ty) }
-}
-
-fn relation(
-    id: u32,
-    name: &str,
-    kind: RelationKind,
-    target: SchemaId,
-    back: &str,
-    shape: Shape,
-) -> Relation {
-    let optional = true;
-    Relation {
-        id: FieldId(id),
-        name: name.into(),
-        kind,
-        target,
-        back: back.into(),
-        optional,
-        shape,
-    }
-}
-
-fn schema(id: SchemaId, name: &str, columns: Vec<Column>, relations: Vec<Relation>) -> Schema {
-    let at = |name: &str| columns.iter().position(|column| &*column.name == name);
-    Schema {
-        id,
-        version: 1,
-        name: name.into(),
-        table: format!("{name}s").into(),
-        label_field: "id".into(),
-        primary: 0,
-        created_at: at("created_at"),
-        updated_at: at("updated_at"),
-        columns,
-        relations,
-        indexes: Vec::new(),
-        access: AccessRules::default(),
-        kind: SchemaKind::User,
-        source: Arc::default(),
-    }
-}
-
-/// `tag(id, name)`, `category(id, name, parent_id, updated_at)`, `person(id, name)`,
-/// `blog(id, title, slug, category_id, author_id, updated_at)`.
-pub fn catalog(version: u64) -> Catalog {
-    use FieldType::*;
-    use RelationKind::*;
-    let tag = schema(
-        TAG,
-        "tag",
-        vec![automatic(1, Uint64), Column { unique: true, ..column(2, "name", String) }],
-        vec![relation(
-            3,
-            "blogs",
-            M2M,
-            BLOG,
-            "tags",
-            Shape::Link { junction: BLOG_TAGS, own: 2, other: 1 },
-        )],
-    );
-    let category = schema(
-        CATEGORY,
-        "category",
-        vec![
-            automatic(4, Uint64),
-            column(5, "name", String),
-            key(6, "parent_id", Uint64, 0, true),
-            column(7, "updated_at", Time),
-        ],
-        vec![
-            relation(6, "parent", O2M, CATEGORY, "children", Shape::Key { slot: 2 }),
-            relation(8, "children", O2M, CATEGORY, "parent", Shape::Many { slot: 2 }),
-            relation(9, "blogs", O2M, BLOG, "category", Shape::Many { slot: 3 }),
-        ],
-    );
-    let blog = schema(
-        BLOG,
-        "blog",
-        vec![
-            automatic(10, Uint64),
-            column(11, "title", String),
-            Column { unique: true, optional: true, ..column(12, "slug", String) },
-            key(13, "category_id", Uint64, 0, true),
-            key(14, "author_id", Uuid, 1, false),
-            column(15, "updated_at", Time),
-        ],
-        vec![
-            relation(13, "category", O2M, CATEGORY, "blogs", Shape::Key { slot: 3 }),
-            relation(14, "author", O2M, PERSON, "blogs", Shape::Key { slot: 4 }),
-            relation(
-                16,
-                "tags",
-                M2M,
-                TAG,
-                "blogs",
-                Shape::Link { junction: BLOG_TAGS, own: 1, other: 2 },
-            ),
-            relation(
-                17,
-                "see_also",
-                M2M,
-                BLOG,
-                "see_also",
-                Shape::Link { junction: SEE_ALSO, own: 1, other: 2 },
-            ),
-        ],
-    );
-    let person = schema(
-        PERSON,
-        "person",
-        vec![automatic(18, Uuid), column(19, "name", String)],
-        vec![relation(20, "blogs", O2M, BLOG, "author", Shape::Many { slot: 4 })],
-    );
-    let junction = |id, name: &str, field: u32, other: &str| {
-        let columns = vec![
-            automatic(field, Uint64),
-            column(field + 1, "blog_id", Uint64),
-            column(field + 2, other, Uint64),
-        ];
-        Schema { kind: SchemaKind::Junction, ..schema(id, name, columns, Vec::new()) }
-    };
-    let blog_tags = junction(BLOG_TAGS, "blog_tag", 21, "tag_id");
-    let see_also = junction(SEE_ALSO, "see_also", 24, "other_id");
-    let all = [tag, category, blog, person, blog_tags, see_also];
-    Catalog::new(version, all.into_iter().map(Arc::new).collect())
-}
-
-pub const TABLES: &str = "
-    CREATE TABLE tags (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
-    CREATE TABLE categorys (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,
-        parent_id INTEGER REFERENCES categorys, updated_at INTEGER NOT NULL) STRICT;
-    CREATE INDEX categorys_parent ON categorys (parent_id);
-    CREATE TABLE persons (id BLOB PRIMARY KEY, name TEXT NOT NULL) STRICT;
-    CREATE TABLE blogs (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL,
-        slug TEXT UNIQUE, category_id INTEGER REFERENCES categorys,
-        author_id BLOB NOT NULL REFERENCES persons, updated_at INTEGER NOT NULL) STRICT;
-    CREATE INDEX blogs_category ON blogs (category_id);
-    CREATE INDEX blogs_author ON blogs (author_id);
-    CREATE TABLE blog_tags (id INTEGER PRIMARY KEY AUTOINCREMENT,
-        blog_id INTEGER NOT NULL REFERENCES blogs, tag_id INTEGER NOT NULL REFERENCES tags,
-        UNIQUE (blog_id, tag_id)) STRICT;
-    CREATE INDEX blog_tags_tag ON blog_tags (tag_id);
-    CREATE TABLE see_alsos (id INTEGER PRIMARY KEY AUTOINCREMENT,
-        blog_id INTEGER NOT NULL REFERENCES blogs, other_id INTEGER NOT NULL REFERENCES blogs,
-        UNIQUE (blog_id, other_id)) STRICT;
-    CREATE INDEX see_alsos_other ON see_alsos (other_id);";
 
 /// Keeps every commit it is told.
 #[derive(Clone, Default)]
 pub struct Told(pub Arc<Mutex<Vec<Arc<Commit>>>>);
+
+impl Told {
+    pub fn all(&self) -> Vec<Arc<Commit>> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 impl CommitSink for Told {
     fn committed(&mut self, commits: &[Arc<Commit>]) {
@@ -196,12 +78,13 @@ impl CommitSink for Told {
     }
 }
 
-/// An open store with the schemas in it, and what its sink was told.
+/// An open store with the schemas in it, and what its sink was told since. The first entry of a
+/// fresh one is the migration's.
 pub fn open(options: Options) -> (Store, Told) {
     let told = Told::default();
     let store = Store::open(options, Box::new(told.clone())).unwrap_or_else(|e| panic!("{e}"));
     if store.catalog().version == 0 {
-        store.write_blocking(|tx| tx.lay_out(TABLES, Arc::new(catalog(1)))).unwrap();
+        store.write_blocking(|tx| migrate(tx, &[TAG, CATEGORY, BLOG])).unwrap();
         told.0.lock().unwrap().clear();
     }
     (store, told)
@@ -209,4 +92,121 @@ pub fn open(options: Options) -> (Store, Told) {
 
 pub fn text(text: &str) -> Value {
     Value::Text(text.into())
+}
+
+pub fn id(n: u128) -> Value {
+    Value::Uuid(Uuid::from_u128(n))
+}
+
+/// A row of `schema` in slot order; timestamps are 1, what is not given is NULL.
+pub fn row(schema: &Schema, given: &[(&str, Value)]) -> Vec<Value> {
+    let mut values = vec![Value::Null; schema.columns.len()];
+    for slot in [schema.created_at, schema.updated_at].into_iter().flatten() {
+        values[slot] = Value::Time(1);
+    }
+    for (name, value) in given {
+        values[schema.column(name).unwrap_or_else(|| panic!("no column {name}"))] = value.clone();
+    }
+    values
+}
+
+/// Short words for tests within a write.
+pub trait Short: Rows {
+    fn of(&self, name: &str) -> Arc<Schema> {
+        self.catalog().named(name).unwrap_or_else(|| panic!("no schema {name}")).clone()
+    }
+
+    fn find(&self, name: &str, key: impl Into<Key>) -> Option<Arc<Row>> {
+        self.get(&self.of(name), &key.into().0).unwrap()
+    }
+
+    fn cell(&self, name: &str, key: impl Into<Key>, column: &str) -> Value {
+        let schema = self.of(name);
+        let row = self.find(name, key).unwrap_or_else(|| panic!("no such {name}"));
+        row.get(schema.column(column).unwrap()).clone()
+    }
+}
+
+impl Short for Tx<'_> {}
+impl Short for Reader<'_> {}
+
+pub struct Key(pub Value);
+
+impl From<i64> for Key {
+    fn from(n: i64) -> Key {
+        Key(Value::Int(n))
+    }
+}
+
+impl From<Value> for Key {
+    fn from(value: Value) -> Key {
+        Key(value)
+    }
+}
+
+pub trait Put {
+    /// Inserts and gives the primary key.
+    fn put(&mut self, name: &str, given: &[(&str, Value)]) -> Result<Value>;
+    /// Changes some columns.
+    fn set(&mut self, name: &str, key: impl Into<Key>, given: &[(&str, Value)]) -> Result<()>;
+    fn drop_it(&mut self, name: &str, key: impl Into<Key>) -> Result<bool>;
+    fn tie(&mut self, relation: (&str, &str), own: i64, other: i64, on: bool) -> Result<bool>;
+    fn user(&mut self, n: u128) -> Result<Value>;
+}
+
+impl Put for Tx<'_> {
+    fn put(&mut self, name: &str, given: &[(&str, Value)]) -> Result<Value> {
+        let schema = self.of(name);
+        let made = self.insert(&schema, row(&schema, given))?;
+        Ok(made.get(schema.primary).clone())
+    }
+
+    fn set(&mut self, name: &str, key: impl Into<Key>, given: &[(&str, Value)]) -> Result<()> {
+        let schema = self.of(name);
+        let mut values = self.find(name, key).expect("no such record").values.to_vec();
+        for (column, value) in given {
+            values[schema.column(column).expect(column)] = value.clone();
+        }
+        self.update(&schema, values).map(drop)
+    }
+
+    fn drop_it(&mut self, name: &str, key: impl Into<Key>) -> Result<bool> {
+        let schema = self.of(name);
+        self.delete(&schema, &key.into().0)
+    }
+
+    fn tie(&mut self, relation: (&str, &str), own: i64, other: i64, on: bool) -> Result<bool> {
+        let schema = self.of(relation.0);
+        let relation = &schema.relations[schema.relation(relation.1).unwrap()];
+        let (own, other) = (Value::Int(own), Value::Int(other));
+        match on {
+            true => self.link(&schema, relation, &own, &other),
+            false => self.unlink(&schema, relation, &own, &other),
+        }
+    }
+
+    fn user(&mut self, n: u128) -> Result<Value> {
+        let username = text(&format!("user{n}"));
+        self.put("user", &[("id", id(n)), ("username", username), ("active", Value::Bool(true))])
+    }
+}
+
+/// `create blog 1`, one line a change.
+pub fn told(store: &Store, commit: &Commit) -> Vec<String> {
+    let catalog = store.catalog();
+    let mut lines = Vec::new();
+    for change in &commit.changes {
+        let op = match change.op {
+            Op::Create => "create",
+            Op::Update => "update",
+            Op::Delete => "delete",
+        };
+        let key = match &change.key {
+            Value::Uuid(id) => id.as_u128().to_string(),
+            Value::Int(n) => n.to_string(),
+            other => format!("{other:?}"),
+        };
+        lines.push(format!("{op} {} {key}", catalog.get(change.schema).unwrap().name));
+    }
+    lines
 }
