@@ -122,8 +122,16 @@ impl Server {
 
     /// SIGTERM; gives the exit code (`None`: ended by a signal).
     pub fn terminate(&mut self) -> Option<i32> {
-        let killed = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
-        assert!(killed.success());
+        self.stop("TERM")
+    }
+
+    /// Ctrl-C; gives the exit code.
+    pub fn interrupt(&mut self) -> Option<i32> {
+        self.stop("INT")
+    }
+
+    fn stop(&mut self, name: &str) -> Option<i32> {
+        signal(&self.child, name);
         let code = wait(&mut self.child).code();
         // What was still in the pipes.
         std::thread::sleep(Duration::from_millis(50));
@@ -301,6 +309,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends a signal, e.g. `TERM`.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+    assert!(sent.expect("kill").success());
 }
 
 /// Waits for a process to end, with a bound.
