@@ -115,7 +115,7 @@ fn first_run() {
     let (_, commands) = text.split_once("in this directory:").expect("commands");
     let (commands, _) = commands.split_once("listening on").expect("commands");
     if Command::new("curl").arg("--version").output().is_ok() {
-        let pasted = format!("{commands}\nsleep 1; kill %1 2>/dev/null; exit 0\n");
+        let pasted = format!("{commands}\nsleep 1; kill $!; exit 0\n");
         let (_, out, err) =
             run(rowcast_env(Command::new("sh")).current_dir(dir.path()).args(["-c", &pasted]));
         assert!(out.contains(r#"{"data":{"id":1,"title":"Hello""#), "{out}\n{err}\n{commands}");
