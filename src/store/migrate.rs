@@ -1,7 +1,7 @@
 //! From the schemas that are applied to the schemas that are wanted.
 //!
 //! [`plan`] compares both and gives a [`Migration`]: ids, steps, and checks that only the rows can
-//! answer. [`Migration::examine`] asks the rows; [`Tx::migrate`] does it all in one transaction
+//! answer. `Migration::examine` asks the rows; [`Tx::migrate`] does it all in one transaction
 //! with its log entry. Nothing here destroys data unless the definition or the call names what may
 //! be destroyed.
 
