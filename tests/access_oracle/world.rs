@@ -42,7 +42,7 @@ pub struct Rel {
 }
 
 impl Rel {
-    pub fn to_many(&self) -> bool {
+    pub fn to_many(self) -> bool {
         !matches!(self.kind, Kind::Key(_) | Kind::BackKey(_))
     }
 }
