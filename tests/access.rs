@@ -66,7 +66,7 @@ fn run(side: &mut dyn Side, fixture: &Fixture) -> Result<(), Failed> {
             }
             if let Err(why) = one(side, fixture, &saved, case, who) {
                 let about = case.about.as_deref().unwrap_or_default();
-                let deed = format!("{:?}", case.deed);
+                let deed = &fixture.cases[number];
                 failures.push(format!("case {} as {who}: {about}\n  {deed}\n  {why}", number + 1));
             }
         }
@@ -103,4 +103,3 @@ fn one(
     }
     Ok(())
 }
-

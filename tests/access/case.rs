@@ -139,7 +139,6 @@ pub struct Deed {
 }
 
 impl Deed {
-
     /// `blog/1` in two.
     pub fn place(text: &str) -> (&str, &str) {
         text.split_once('/').unwrap_or((text, ""))

@@ -124,9 +124,10 @@ fn refusal(error: Error) -> Refusal {
 
 impl Side for Core {
     fn saved(&self) -> Saved {
-        let ids = self.people.iter().filter_map(|(name, who)| {
-            Some((name.clone(), who.user?.to_string()))
-        });
+        let ids = self
+            .people
+            .iter()
+            .filter_map(|(name, who)| Some((name.clone(), who.user?.to_string())));
         Saved(ids.collect())
     }
 

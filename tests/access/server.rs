@@ -178,9 +178,7 @@ pub fn problems(fixture: &Fixture) -> Vec<Problem> {
     let wanted = fixture.problems.iter().flatten();
     // Lines are for people; what counts is that each problem is among them, with its place.
     wanted
-        .filter(|one| {
-            told.lines().any(|line| line.contains(&one.path) && line.contains(&one.says))
-        })
+        .filter(|one| told.lines().any(|line| line.contains(&one.path) && line.contains(&one.says)))
         .map(|one| Problem { path: one.path.clone(), says: one.says.clone() })
         .collect()
 }
