@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::lines::Lines;
+use super::near::nearest;
 use super::schema::{AccessRules, Column, RelationKind, SchemaKind};
 use crate::error::Problem;
 
@@ -101,6 +102,9 @@ impl Origin {
 #[derive(Debug)]
 pub struct Parsed {
     pub def: Result<SchemaDef, Vec<Problem>>,
+    /// Of a bad file, as much as can be understood: to be checked against other schemas, so that
+    /// all is told at once, and for nothing else.
+    pub draft: Option<SchemaDef>,
     /// Unknown keys and keys without effect.
     pub warnings: Vec<Problem>,
 }
@@ -126,7 +130,7 @@ pub fn parse_as(file: Option<&str>, bytes: &[u8], kind: SchemaKind) -> Parsed {
     let failed = |origin: &Origin, line, code, message| {
         let mut problem = origin.problem(code, "", "", message);
         problem.line = line;
-        Parsed { def: Err(vec![problem]), warnings: Vec::new() }
+        Parsed { def: Err(vec![problem]), draft: None, warnings: Vec::new() }
     };
     if bytes.len() as u64 > FILE_BYTES {
         let message = format!("{} bytes are too many; a schema has at most 1 MiB", bytes.len());
@@ -155,16 +159,13 @@ pub fn parse_as(file: Option<&str>, bytes: &[u8], kind: SchemaKind) -> Parsed {
     }
     let Json::Object(root) = &*source else {
         check.bad("schema.json.invalid", "", "", "a schema is a JSON object".to_owned());
-        return Parsed { def: Err(check.problems), warnings: check.warnings };
+        return Parsed { def: Err(check.problems), draft: None, warnings: check.warnings };
     };
     let def = schema(&mut check, root, kind);
     let Check { problems, warnings, .. } = check;
-    Parsed {
-        def: match def {
-            Some(def) if problems.is_empty() => Ok(def),
-            _ => Err(problems),
-        },
-        warnings,
+    match def {
+        Some(def) if problems.is_empty() => Parsed { def: Ok(def), draft: None, warnings },
+        draft => Parsed { def: Err(problems), draft, warnings },
     }
 }
 
@@ -197,19 +198,28 @@ fn schema(check: &mut Check, root: &Map<String, Json>, kind: SchemaKind) -> Opti
     }
     let label = check.required(root, "", "label_field", "schema.label_field.required");
     let timestamps = !check.flag(root, "", "disable_timestamp", "").unwrap_or(false);
-    let (fields, primary) = fields::fields(check, root, timestamps);
+    let (mut fields, primary) = fields::fields(check, root, timestamps);
     if let Some(label) = label {
         label_exists(check, label, &fields);
     }
     let indexes = indexes(check, root);
     let access = root.get("access").map(|rules| access::rules(check, rules)).unwrap_or_default();
     let accept_data_loss = check.strings(root, "", "accept_data_loss").unwrap_or_default();
+    // What is missing is a problem already; the draft goes on with something in its place.
+    let stem = check.origin.file.as_deref().and_then(|file| file.strip_suffix(".json"));
+    let name = name.or(stem)?.to_owned();
+    let primary = primary.unwrap_or_else(|| {
+        let column = plain_column("", super::value::FieldType::Uint64);
+        let what = What::Column(column);
+        fields.push(FieldDef { name: "".into(), what, path: String::new() });
+        fields.len() - 1
+    });
     Some(SchemaDef {
-        name: name?.into(),
-        table: table?.into(),
-        label_field: label?.into(),
+        table: table.map_or_else(|| format!("{OWN_PREFIX}{name}").into(), Arc::from),
+        name: name.into(),
+        label_field: label.unwrap_or_default().into(),
         fields,
-        primary: primary?,
+        primary,
         timestamps,
         indexes,
         access,
@@ -220,13 +230,15 @@ fn schema(check: &mut Check, root: &Map<String, Json>, kind: SchemaKind) -> Opti
 }
 
 fn label_exists(check: &mut Check, label: &str, fields: &[FieldDef]) {
-    let is_column = |field: &FieldDef| matches!(field.what, What::Column(_));
-    if fields.iter().any(|field| &*field.name == label && is_column(field)) {
+    let good = |field: &&FieldDef| !matches!(field.what, What::Relation(_));
+    if fields.iter().filter(good).any(|field| &*field.name == label) {
         return;
     }
-    let texts: Vec<&str> = fields.iter().filter(|f| is_column(f)).map(|f| &*f.name).collect();
-    let message =
-        format!("label_field '{label}' is no field of this schema; use one of {}", list(&texts));
+    let names: Vec<&str> = fields.iter().filter(good).map(|field| &*field.name).collect();
+    let message = match nearest(label, names.iter().copied()) {
+        Some(near) => format!("label_field '{label}' is no field; did you mean '{near}'?"),
+        None => format!("label_field '{label}' is no field; use one of {}", list(&names)),
+    };
     check.bad("schema.label_field.not_found", "label_field", "", message);
 }
 
@@ -284,7 +296,7 @@ impl Check {
     /// Warns of every key that is not in `known`.
     fn known(&mut self, object: &Map<String, Json>, path: &str, known: &[&str], field: &str) {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-            let message = match nearest(key, known) {
+            let message = match nearest(key, known.iter().copied()) {
                 Some(near) => format!("unknown key '{key}' is ignored; did you mean '{near}'?"),
                 None => format!("unknown key '{key}' is ignored"),
             };
@@ -472,7 +484,6 @@ pub fn key_name(relation: &str) -> String {
     format!("{relation}_id")
 }
 
-/// A field's column as [`FieldDef`] holds it before the catalog gives ids.
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
@@ -489,19 +500,6 @@ pub(crate) fn list(names: &[&str]) -> String {
         _ if names.len() > 12 => format!("{}, …", names[..12].join(", ")),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
     }
-}
-
-/// The known word that a slip of the finger may have meant.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let lower = word.to_ascii_lowercase().replace('-', "_");
-    known.iter().copied().find(|candidate| {
-        let (a, b) = (lower.as_bytes(), candidate.as_bytes());
-        let prefix = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-        let rest = (a.len().saturating_sub(prefix), b.len().saturating_sub(prefix));
-        let suffix = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
-        let left = |total: usize| total.saturating_sub(prefix + suffix);
-        (rest == (0, 0)) || (left(a.len()) <= 1 && left(b.len()) <= 1 && b.len() > 2)
-    })
 }
 
 /// Used where a relation's kind is read and shown.

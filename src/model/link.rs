@@ -8,7 +8,7 @@ pub use relations::back_field;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::file::{FieldDef, OWN_PREFIX, SchemaDef, What, key_name, list, plain_column};
+use super::file::{FieldDef, SchemaDef, What, key_name, list, plain_column};
 use super::schema::{FieldRef, Index, Schema, SchemaId, SchemaKind, Slot};
 use super::value::FieldType;
 use crate::error::Problem;
@@ -34,13 +34,16 @@ pub struct Linked {
 
 /// Links definitions, the system's among them. All faults are told.
 pub fn link(defs: &[SchemaDef]) -> Result<Linked, Vec<Fault>> {
+    let (linked, faults) = link_all(defs);
+    if faults.is_empty() { Ok(linked) } else { Err(faults) }
+}
+
+/// As [`link`], and in any case what can be linked, drafts of bad files included: good for finding
+/// further faults, not for use.
+pub fn link_all(defs: &[SchemaDef]) -> (Linked, Vec<Fault>) {
     let mut faults = Vec::new();
     same_names(defs, &mut faults);
     let pairs = relations::pair(defs, &mut faults);
-    if !faults.is_empty() {
-        // With targets missing or names double, what follows would only repeat it.
-        return Err(faults);
-    }
     let mut linked = Linked {
         schemas: Vec::new(),
         defs: (0..defs.len()).map(Some).collect(),
@@ -54,7 +57,7 @@ pub fn link(defs: &[SchemaDef]) -> Result<Linked, Vec<Fault>> {
         linked.schemas[at].indexes = indexes(def, &linked.schemas[at], &mut faults);
     }
     same_tables(defs, &linked, &mut faults);
-    if faults.is_empty() { Ok(linked) } else { Err(faults) }
+    (linked, faults)
 }
 
 fn fault(
@@ -72,7 +75,9 @@ fn fault(
 fn same_names(defs: &[SchemaDef], faults: &mut Vec<Fault>) {
     let mut seen: HashMap<String, &SchemaDef> = HashMap::new();
     for def in defs {
-        if let Some(other) = seen.insert(def.name.to_ascii_lowercase(), def) {
+        let twin = seen.insert(def.name.to_ascii_lowercase(), def);
+        // That a system schema's name is taken is told by the file's own check.
+        if let Some(other) = twin.filter(|other| other.kind == def.kind) {
             let message = format!(
                 "the name '{}' is taken by '{}' (upper and lower case are the same); rename one",
                 def.name, other.name
@@ -108,7 +113,7 @@ fn columns_of(defs: &[SchemaDef], def: &SchemaDef, at: usize) -> Schema {
                 (key.sortable, key.filterable) = (relation.sortable, relation.filterable);
                 columns.push(key);
             }
-            What::Relation(_) => {}
+            What::Relation(_) | What::Broken => {}
         }
     }
     let mut stamp = |name: &str| -> Option<Slot> {
@@ -159,6 +164,8 @@ fn indexes(def: &SchemaDef, schema: &Schema, faults: &mut Vec<Fault>) -> Vec<Ind
                     let message = format!("'{name}' stands twice in this index; take one out");
                     faults.push(fault(def, &[], "schema.index.invalid", &path, name, message));
                 }
+                // The field is there, but something else is wrong with it.
+                None if is_hidden(def, name) => {}
                 None => {
                     let names: Vec<&str> = schema.columns.iter().map(|c| &*c.name).collect();
                     let path = format!("{}.columns[{at}]", index.path);
@@ -174,6 +181,17 @@ fn indexes(def: &SchemaDef, schema: &Schema, faults: &mut Vec<Fault>) -> Vec<Ind
         found.push(Index { name: index.name.clone(), columns, unique: index.unique });
     }
     found
+}
+
+/// Whether `name` is a field that is wrong for another reason, told elsewhere.
+fn is_hidden(def: &SchemaDef, name: &str) -> bool {
+    def.fields.iter().any(|field| match &field.what {
+        What::Broken => *field.name == *name,
+        What::Relation(relation) if relation.holds_key() => {
+            *field.name == *name || key_name(&field.name) == name
+        }
+        _ => false,
+    })
 }
 
 /// Tables, junctions and indexes share one space of names, in which case does not count.
@@ -207,5 +225,4 @@ fn same_tables(defs: &[SchemaDef], linked: &Linked, faults: &mut Vec<Fault>) {
             take(def, &path, what, &index.name, faults);
         }
     }
-    debug_assert!(!seen.keys().any(|name| name.starts_with(OWN_PREFIX)));
 }

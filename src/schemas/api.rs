@@ -351,7 +351,7 @@ fn table_renames(stored: &Stored, was: &Schema, def: &SchemaDef, renames: &[Rena
                 file::What::Relation(relation) => {
                     relation.junction_table.as_deref().map(str::to_owned)
                 }
-                file::What::Column(_) => None,
+                _ => None,
             })
         };
         let message = match wanted {

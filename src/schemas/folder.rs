@@ -39,7 +39,7 @@ impl Found {
                     field: String::new(),
                     message: format!("the file cannot be read: {reason}"),
                 };
-                Parsed { def: Err(vec![problem]), warnings: Vec::new() }
+                Parsed { def: Err(vec![problem]), draft: None, warnings: Vec::new() }
             }
         }
     }

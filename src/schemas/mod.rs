@@ -19,8 +19,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Problem, Result};
+use crate::model::file::SchemaDef;
 use crate::model::schema::SchemaKind;
+use crate::model::system;
 use crate::store::Store;
 use crate::store::migrate::{Stored, StoredSchema};
 
@@ -28,6 +30,7 @@ pub use report::{Report, check_dir};
 pub use watch::Watch;
 
 use folder::Found;
+use report::Around;
 use settle::Wanted;
 
 /// One renaming that comes with a schema's update.
@@ -66,7 +69,7 @@ impl Service {
         if !serves && !dir.exists() {
             std::fs::create_dir_all(&dir).map_err(|error| {
                 let text = format!("the schemas folder {} cannot be made: {error}", dir.display());
-                Error::new(crate::error::Kind::Unavailable, text)
+                Error::new(Kind::Unavailable, text)
             })?;
             tracing::info!("made the schemas folder {}: put schema files there", dir.display());
         }
@@ -110,7 +113,7 @@ impl Service {
             files = self.read_folder().await?;
         }
         let mut wanted = Wanted::default();
-        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let (mut problems, mut warnings, mut drafts) = (Vec::new(), Vec::new(), Vec::new());
         for file in &files {
             let parsed = file.parse();
             warnings.extend(parsed.warnings);
@@ -119,15 +122,30 @@ impl Service {
                 Err(found) => {
                     wanted.bad.insert(file.stem.clone());
                     problems.extend(found);
+                    drafts.extend(parsed.draft);
                 }
             }
         }
+        problems.extend(self.between(&wanted, drafts));
         let mut report = self.store.write(move |tx| settle::settle(tx, wanted)).await?.value;
         problems.append(&mut report.problems);
         (report.problems, report.warnings) = (problems, warnings);
         let report = Arc::new(report);
         self.tell(&report);
         Ok(report)
+    }
+
+    /// What is wrong with bad files besides what their own text shows.
+    fn between(&self, wanted: &Wanted, drafts: Vec<SchemaDef>) -> Vec<Problem> {
+        if drafts.is_empty() {
+            return Vec::new();
+        }
+        let mut defs = system::schemas();
+        defs.extend(wanted.defs.iter().cloned());
+        defs.extend(drafts);
+        let mut faults = report::faults(&defs);
+        faults.retain(|fault| wanted.bad.iter().any(|name| fault.stands_in(name)));
+        report::told(faults, &Around { undone: wanted.bad.clone(), ..Around::default() })
     }
 
     /// Finishes what a change by API began: files that still hold what the catalog held before.
@@ -168,7 +186,7 @@ impl Service {
     fn unfinished(&self, name: &str, error: &std::io::Error) -> Error {
         tracing::error!("{}/{name}.json cannot be brought up to date: {error}", self.dir.display());
         Error::new(
-            crate::error::Kind::Unavailable,
+            Kind::Unavailable,
             format!("the change is applied, but {name}.json could not be written"),
         )
     }

@@ -1,12 +1,13 @@
 //! What became of a folder's files, for logs and for `rowcast check`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
 use crate::auth::grant;
 use crate::error::{Problem, Result};
 use crate::model::catalog::Catalog;
-use crate::model::file::SchemaDef;
+use crate::model::file::{SchemaDef, What};
 use crate::model::link::Fault;
 use crate::model::schema::SchemaKind;
 use crate::model::{link, system};
@@ -62,32 +63,106 @@ impl fmt::Display for Report {
 pub fn check_dir(dir: &Path) -> Result<Report> {
     let mut report = Report::default();
     let mut defs = system::schemas();
-    let system = defs.len();
+    let mut bad = BTreeSet::new();
     for file in folder::read(dir)? {
         let parsed = file.parse();
         report.warnings.extend(parsed.warnings);
         match parsed.def {
             Ok(def) => defs.push(def),
-            Err(problems) => report.problems.extend(problems),
+            Err(problems) => {
+                bad.insert(file.stem.clone());
+                report.problems.extend(problems);
+                defs.extend(parsed.draft);
+            }
         }
     }
-    let faults = match link::link(&defs) {
-        Err(faults) => faults,
-        Ok(_) => match migrate::catalog_of(&defs) {
-            Ok(catalog) => access_faults(&catalog, &defs),
-            Err(faults) => faults,
-        },
-    };
-    let named = |name: &str| faults.iter().any(|fault| fault.problem_of(name));
-    report.schemas =
-        defs[system..].iter().filter(|def| !named(&def.name)).map(|d| d.name.to_string()).collect();
-    report.problems.extend(faults.into_iter().map(|fault| fault.problem));
+    let faults = faults(&defs);
+    let good = |name: &str| !bad.contains(name) && !faults.iter().any(|f| f.stands_in(name));
+    report.schemas = defs
+        .iter()
+        .filter(|def| def.kind == SchemaKind::User && good(&def.name))
+        .map(|def| def.name.to_string())
+        .collect();
+    report.problems.extend(told(faults, &Around { undone: bad, ..Around::default() }));
     Ok(report)
+}
+
+/// Everything that is wrong between schemas, drafts of bad files among them, and with their access
+/// rules.
+pub(super) fn faults(defs: &[SchemaDef]) -> Vec<Fault> {
+    let (linked, mut faults) = link::link_all(defs);
+    let catalog = migrate::catalog_of_linked(defs, linked);
+    faults.extend(access_faults(&catalog, defs));
+    faults
+}
+
+/// What is known of the other files when a fault is told.
+#[derive(Default)]
+pub(super) struct Around {
+    /// Not applied: bad, or taken back.
+    pub undone: BTreeSet<String>,
+    /// Removed.
+    pub gone: BTreeSet<String>,
+    /// To be applied now, with a text that is new; `None` where every file is new.
+    pub changed: Option<BTreeSet<String>>,
+}
+
+/// Faults in words that fit what happened: told of the file whose change is at fault, not of the
+/// one that it does not go with; and a file that is only caught up in the trouble of another one,
+/// or a removal that others stand against, is told as such.
+pub(super) fn told(faults: Vec<Fault>, around: &Around) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for Fault { mut problem, schemas } in faults {
+        let first = schemas.first().map(|name| name.to_string()).unwrap_or_default();
+        let among = |names: &BTreeSet<String>| {
+            schemas
+                .iter()
+                .skip(1)
+                .find(|name| names.contains(&***name))
+                .map(|name| name.to_string())
+        };
+        let waits = |problem: &mut Problem, other: &str| {
+            problem.code = "schema.waiting".to_owned();
+            problem.message =
+                format!("waits for {other}.json, which is not applied ({})", problem.message);
+        };
+        let culprit = match &around.changed {
+            Some(changed) if !changed.contains(&first) => among(changed),
+            _ => None,
+        };
+        let removed = among(&around.gone).filter(|_| problem.code == "relation.target.not_found");
+        if let Some(other) = removed {
+            problem.message = format!(
+                "{other}.json was removed, but this relation leads to '{other}'; put the file \
+                 back, or take the relation out first"
+            );
+            problem.code = "schema.removed.related".to_owned();
+        } else if let Some(culprit) = culprit {
+            if around.undone.contains(&first) {
+                waits(&mut problem, &first);
+            } else {
+                problem.message = format!(
+                    "does not go with {first}.json ({}: {})",
+                    problem.path, problem.message
+                );
+            }
+            problem.file = Some(format!("{culprit}.json"));
+            (problem.line, problem.path) = (None, String::new());
+        } else if let Some(other) = among(&around.undone)
+            && problem.code.starts_with("relation.")
+        {
+            waits(&mut problem, &other);
+        }
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    problems
 }
 
 impl Fault {
     /// Whether the problem stands in the file of schema `name`.
-    fn problem_of(&self, name: &str) -> bool {
+    pub(super) fn stands_in(&self, name: &str) -> bool {
         self.schemas.first().is_some_and(|first| **first == *name)
     }
 }
@@ -97,7 +172,21 @@ pub(super) fn access_faults(catalog: &Catalog, defs: &[SchemaDef]) -> Vec<Fault>
     let mut faults = Vec::new();
     for def in defs.iter().filter(|def| def.kind == SchemaKind::User) {
         let Some(schema) = catalog.named(&def.name) else { continue };
+        // Fields that are wrong themselves are not there; that a rule names them is no news.
+        let wrong: Vec<String> = def
+            .fields
+            .iter()
+            .filter(|field| match field.what {
+                What::Broken => true,
+                What::Relation(_) => schema.relation(&field.name).is_none(),
+                What::Column(_) => false,
+            })
+            .map(|field| format!("'{}'", field.name))
+            .collect();
         for problem in grant::check(catalog, schema) {
+            if wrong.iter().any(|name| problem.message.contains(name)) {
+                continue;
+            }
             // The rules know the path within the file; file and line are the definition's.
             let problem =
                 def.problem(&problem.code, &problem.path, &problem.field, problem.message);

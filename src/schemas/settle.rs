@@ -5,9 +5,8 @@
 //! version goes on being served.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use crate::error::{Error, Kind, Problem, Result};
+use crate::error::Result;
 use crate::model::file::{self, SchemaDef};
 use crate::model::link::Fault;
 use crate::model::schema::SchemaKind;
@@ -15,7 +14,7 @@ use crate::model::system;
 use crate::store::Tx;
 use crate::store::migrate::{self, How, Migration, Stored};
 
-use super::report::{Report, access_faults};
+use super::report::{Around, Report, access_faults, told};
 
 /// What is wanted of a folder.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +70,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, wanted: Wanted) -> Result<Report> {
         choices.insert(def.name.to_string(), Choice::File(Box::new(def), !same));
     }
     let mut report = Report::default();
-    let mut undone: BTreeSet<String> = BTreeSet::new();
+    let mut undone = wanted.bad.clone();
     loop {
         let defs = chosen(&choices, &applied);
         let faults = match examine(tx, &stored, &defs, &How::default())? {
@@ -85,19 +84,28 @@ pub(super) fn settle(tx: &mut Tx<'_>, wanted: Wanted) -> Result<Report> {
                     .filter(|def| def.kind == SchemaKind::User)
                     .map(|def| def.name.to_string())
                     .collect();
-                report.kept = wanted.bad.iter().chain(&undone).cloned().collect();
-                report.kept.retain(|name| applied.contains_key(name));
+                report.kept =
+                    undone.iter().filter(|name| applied.contains_key(*name)).cloned().collect();
                 return Ok(report);
             }
             Err(faults) => faults,
         };
         let culprits = culprits(&faults, &choices);
-        report.problems.extend(told(faults, &choices, &undone));
+        let named = |is: fn(&Choice) -> bool| {
+            let found = choices.iter().filter(|(_, choice)| is(choice));
+            found.map(|(name, _)| name.clone()).collect()
+        };
+        let around = Around {
+            undone: undone.clone(),
+            gone: named(|choice| matches!(choice, Choice::Gone)),
+            changed: Some(named(|choice| matches!(choice, Choice::File(_, true)))),
+        };
+        report.problems.extend(told(faults, &around));
         if culprits.is_empty() {
-            // What is applied is not good any more: nothing of ours to take back.
-            let mut error = Error::new(Kind::Unprocessable, "the applied schemas are not good");
-            error.problems = report.problems;
-            return Err(error);
+            // Nothing is to be changed, and what is applied is not good in the eyes of this
+            // program, which may be newer than the one that applied it. It is served all the same.
+            report.kept = applied.into_keys().collect();
+            return Ok(report);
         }
         for name in culprits {
             if applied.contains_key(&name) {
@@ -158,37 +166,4 @@ fn culprits(faults: &[Fault], choices: &BTreeMap<String, Choice>) -> BTreeSet<St
         found.extend(choices.iter().filter(|(_, c)| changed(c)).map(|(name, _)| name.clone()));
     }
     found
-}
-
-/// The faults in words that fit what happened: a file that is only caught up in another's trouble
-/// says so, and a removal that others stand against is told as such.
-fn told(
-    faults: Vec<Fault>,
-    choices: &BTreeMap<String, Choice>,
-    undone: &BTreeSet<String>,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for Fault { mut problem, schemas } in faults {
-        let waits: Vec<&Arc<str>> =
-            schemas.iter().filter(|name| undone.contains(&***name)).collect();
-        let gone: Vec<&Arc<str>> = schemas
-            .iter()
-            .filter(|name| matches!(choices.get(&***name), Some(Choice::Gone)))
-            .collect();
-        if let Some(first) = waits.first() {
-            problem.message =
-                format!("waits for {first}.json, which is not applied ({})", problem.message);
-            problem.code = "schema.waiting".to_owned();
-        } else if let Some(first) = gone.first() {
-            problem.message = format!(
-                "{first}.json was removed, but this relation leads to '{first}'; put the file \
-                 back, or take the relation out first"
-            );
-            problem.code = "schema.removed.related".to_owned();
-        }
-        if !problems.contains(&problem) {
-            problems.push(problem);
-        }
-    }
-    problems
 }

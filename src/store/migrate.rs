@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Notice;
 use crate::model::file::SchemaDef;
-use crate::model::link::{Fault, link};
+use crate::model::link::{Fault, Linked, link};
 use crate::model::schema::SchemaId;
 
 use super::tx::Tx;
@@ -111,6 +111,16 @@ pub fn plan(stored: &Stored, defs: &[SchemaDef], how: &How) -> Result<Migration,
 pub fn catalog_of(defs: &[SchemaDef]) -> Result<Catalog, Vec<Fault>> {
     let plan = plan(&Stored::default(), defs, &How::default())?;
     Ok(Arc::try_unwrap(plan.catalog).unwrap_or_default())
+}
+
+/// The catalog of what could be linked, faults or not: for checking access rules against it.
+pub fn catalog_of_linked(defs: &[SchemaDef], linked: Linked) -> Catalog {
+    let (stored, how) = (Stored::default(), How::default());
+    ids::number(&stored, defs, linked, &how)
+        .and_then(|numbered| diff::diff(&stored, defs, &how, numbered))
+        .ok()
+        .and_then(|migration| Arc::try_unwrap(migration.catalog).ok())
+        .unwrap_or_default()
 }
 
 impl Migration {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Check, join, list, nearest};
+use super::{Check, join, list};
+use crate::model::near::nearest;
 use crate::model::schema::{AccessRules, RoleRules, Rule, RuleBody};
 
 const ACTIONS: [&str; 4] = ["read", "create", "update", "delete"];
@@ -120,7 +121,7 @@ fn wrong(check: &mut Check, path: &str, what: &str, got: &Json) {
 
 fn unknown(check: &mut Check, object: &Map<String, Json>, path: &str, what: &str, known: &[&str]) {
     for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-        let hint = match nearest(key, known) {
+        let hint = match nearest(key, known.iter().copied()) {
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("use {}", list(known)),
         };

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Check, FIELDS, NAME_CHARS, join, key_name, list, nearest, plain_column};
+use super::{Check, FIELDS, NAME_CHARS, join, key_name, list, plain_column};
+use crate::model::near::nearest;
 use crate::model::schema::{Column, Default, RelationKind};
 use crate::model::value::{FieldType, Value};
 
@@ -22,6 +23,8 @@ pub enum What {
     /// A column, but for its id.
     Column(Column),
     Relation(RelationDef),
+    /// Not understood: only in drafts, where the name alone is known.
+    Broken,
 }
 
 /// One end of a relation as declared.
@@ -94,7 +97,6 @@ pub(super) fn fields(
 ) -> (Vec<FieldDef>, Option<usize>) {
     let mut found: Vec<FieldDef> = Vec::new();
     let mut marked: Vec<usize> = Vec::new();
-    let mut complete = true;
     let items = match root.get("fields") {
         None => {
             let message = "\"fields\" is missing; add an array, even an empty one".to_owned();
@@ -116,10 +118,7 @@ pub(super) fn fields(
         if item.get("is_system_field") == Some(&Json::Bool(true)) {
             continue;
         }
-        let Some((field, primary)) = field(check, item, &path, timestamps) else {
-            complete = false;
-            continue;
-        };
+        let Some((field, primary)) = field(check, item, &path, timestamps) else { continue };
         if let Some(twin) = found.iter().find(|f| f.name.eq_ignore_ascii_case(&field.name)) {
             let message = format!(
                 "the name '{}' is taken by {} (upper and lower case are the same); rename one",
@@ -134,7 +133,7 @@ pub(super) fn fields(
         found.push(field);
     }
     shadowed_keys(check, &found);
-    let primary = primary(check, root, &mut found, &marked, complete);
+    let primary = primary(check, root, &mut found, &marked);
     (found, primary)
 }
 
@@ -185,16 +184,21 @@ fn field(
             check.warn("key.unused", &join(path, key), shown, message);
         }
     }
-    let ty = check.required(item, path, "type", "field.type.missing")?;
-    let (what, primary) = if ty == "relation" {
-        (What::Relation(relation(check, item, path, shown)?), false)
-    } else {
-        let Some(ty) = FieldType::named(ty) else {
-            unknown_type(check, &join(path, "type"), shown, ty);
-            return None;
-        };
-        let (column, primary) = column(check, item, path, shown, ty);
-        (What::Column(column), primary)
+    let (what, primary) = match check.required(item, path, "type", "field.type.missing") {
+        None => (What::Broken, false),
+        Some("relation") => {
+            (relation(check, item, path, shown).map_or(What::Broken, What::Relation), false)
+        }
+        Some(ty) => match FieldType::named(ty) {
+            Some(ty) => {
+                let (column, primary) = column(check, item, path, shown, ty);
+                (What::Column(column), primary)
+            }
+            None => {
+                unknown_type(check, &join(path, "type"), shown, ty);
+                (What::Broken, false)
+            }
+        },
     };
     Some((FieldDef { name: name?.into(), what, path: path.to_owned() }, primary))
 }
@@ -203,7 +207,7 @@ fn unknown_type(check: &mut Check, path: &str, field: &str, ty: &str) {
     let known: Vec<&str> = FieldType::NAMES.iter().map(|(name, _)| *name).collect();
     let lower = ty.to_ascii_lowercase();
     let other = OTHER_NAMES.iter().find(|(name, _)| *name == lower).map(|(_, ours)| *ours);
-    let message = match other.or_else(|| nearest(ty, &known)) {
+    let message = match other.or_else(|| nearest(ty, known.iter().copied())) {
         Some(near) => format!("unknown type '{}'; use {near}", crate::model::json::cut(ty)),
         None => format!(
             "unknown type '{}'; use one of {}, int, uint or relation",
@@ -483,7 +487,6 @@ fn primary(
     root: &Map<String, Json>,
     fields: &mut Vec<FieldDef>,
     marked: &[usize],
-    complete: bool,
 ) -> Option<usize> {
     let at = |fields: &[FieldDef], name: &str| fields.iter().position(|f| &*f.name == name);
     let named = check.text(root, "", "primary_field", "").filter(|name| !name.is_empty());
@@ -499,7 +502,6 @@ fn primary(
         (Some(name), _) => match at(fields, name) {
             Some(found) => Some(found),
             None if name == "id" => None,
-            None if !complete => return None,
             None => {
                 let names: Vec<&str> = fields.iter().map(|f| &*f.name).collect();
                 let message = format!(
@@ -543,9 +545,13 @@ fn primary(
     let mut bad = |key: &str, message: String| {
         check.bad("field.primary.invalid", &join(&path, key), &name, message);
     };
-    let What::Column(column) = &mut field.what else {
-        bad("type", format!("'{name}' is a relation and cannot be the primary key"));
-        return None;
+    let column = match &mut field.what {
+        What::Column(column) => column,
+        What::Broken => return None,
+        What::Relation(_) => {
+            bad("type", format!("'{name}' is a relation and cannot be the primary key"));
+            return None;
+        }
     };
     if !column.ty.is_int() && !matches!(column.ty, FieldType::String | FieldType::Uuid) {
         let ty = column.ty.name();

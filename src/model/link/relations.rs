@@ -35,7 +35,7 @@ pub(super) struct Pair {
 fn relations(def: &SchemaDef) -> impl Iterator<Item = (usize, &FieldDef, &RelationDef)> {
     def.fields.iter().enumerate().filter_map(|(at, field)| match &field.what {
         What::Relation(relation) => Some((at, field, relation)),
-        What::Column(_) => None,
+        What::Column(_) | What::Broken => None,
     })
 }
 
@@ -63,6 +63,10 @@ pub(super) fn pair(defs: &[SchemaDef], faults: &mut Vec<Fault>) -> Vec<Pair> {
                 continue;
             }
             let Some((back_index, back)) = back(def, field, relation, other) else {
+                let broken = |back: &FieldDef| matches!(back.what, What::Broken);
+                if other.field(&relation.field).is_some_and(broken) {
+                    continue;
+                }
                 faults.push(no_back(def, field, relation, other));
                 continue;
             };
@@ -91,7 +95,8 @@ pub(super) fn pair(defs: &[SchemaDef], faults: &mut Vec<Fault>) -> Vec<Pair> {
             pairs.push(Pair { first, second, kind: relation.kind, names, junction_table });
         }
     }
-    for pair in pairs.iter().filter(|pair| pair.kind == RelationKind::M2M) {
+    let unnamed = |pair: &&Pair| pair.kind == RelationKind::M2M && pair.junction_table.is_none();
+    for pair in pairs.iter().filter(unnamed) {
         let table = table_of(defs, pair);
         if !is_identifier(&table) {
             let def = &defs[pair.first.schema];
@@ -367,7 +372,7 @@ fn holds_key(defs: &[SchemaDef], end: End) -> bool {
     let def = &defs[end.schema];
     end.field.is_some_and(|at| match &def.fields[at].what {
         What::Relation(relation) => relation.holds_key() || is_mutual(def, &def.fields[at]),
-        What::Column(_) => false,
+        What::Column(_) | What::Broken => false,
     })
 }
 

@@ -266,7 +266,7 @@ fn on_purpose(def: &SchemaDef, field: &str) -> String {
             format!("or do it on purpose: add \"accept_data_loss\": [\"{field}\"] to {file}")
         }
         None => format!(
-            "or do it on purpose: send \"accept_data_loss\": [\"{field}\"] beside \"schema\""
+            "or do it on purpose: send \"accept_data_loss\": [\"{field}\"] within the schema"
         ),
     }
 }

@@ -226,11 +226,12 @@ fn names_kept(
             let (owner, table) = (&kept.schema.name, &kept.schema.table);
             let message = format!(
                 "the name '{name}' belongs to the kept data of the removed schema '{owner}' \
-                 (table '{table}'); choose another, or bring {owner}.json back"
+                 (table '{table}'); choose another, or bring {owner}.json back (PUT \
+                 /api/schema/{owner} renames a schema)"
             );
             faults.push(Fault {
                 problem: def.problem("schema.namespace.duplicate", &path, "", message),
-                schemas: vec![def.name.clone(), kept.schema.name.clone()],
+                schemas: vec![def.name.clone()],
             });
         }
     }

@@ -183,6 +183,16 @@ impl Table<'_> {
         self.def.is_none_or(|def| self.context.accepts(def, names))
     }
 
+    /// Whether the other end of a relation may be lost: that is the same data.
+    fn accepted_there(&self, slot: Slot) -> bool {
+        let Some(relation) = self.old.columns[slot].key_of.map(|at| &self.old.relations[at]) else {
+            return false;
+        };
+        let target = self.context.catalog.get(relation.target);
+        let def = target.and_then(|t| self.context.defs.iter().find(|def| def.name == t.name));
+        def.is_some_and(|def| self.context.accepts(def, &[&*relation.back]))
+    }
+
     fn on_purpose(&self, name: &str) -> String {
         self.def.map(|def| on_purpose(def, name)).unwrap_or_default()
     }
@@ -192,7 +202,7 @@ impl Table<'_> {
         self.touched.push(slot);
         let names = names_of(old, slot);
         let name = names[0];
-        if !self.accepts(&names) {
+        if !self.accepts(&names) && !self.accepted_there(slot) {
             let stays = self.def.is_some_and(|def| def.field(name).is_some());
             let message = if stays {
                 format!(
@@ -335,6 +345,10 @@ impl Table<'_> {
 
     fn narrowed(&mut self, was: Slot, slot: Slot, conversion: &Conversion, accepted: bool) {
         let Some(lost) = conversion.lost_where() else { return };
+        if is_key(self.new, slot) {
+            // Its type is that of the primary key it points to, where the change is refused.
+            return;
+        }
         let (before, after) = (&self.old.columns[was], &self.new.columns[slot]);
         let name = self.declared(slot)[0].to_owned();
         let key = if before.ty == after.ty { "size" } else { "type" };
