@@ -86,7 +86,9 @@ impl Fanout {
         }
         self.found = found;
         self.found.clear();
-        // A large commit must not hold its memory for ever.
+        // A large commit must not hold its memory until the next one.
+        self.frames.start();
+        self.bodies.start(0);
         self.bodies.bytes.shrink_to(self.frame_bytes);
         std::mem::take(&mut self.failed)
     }

@@ -114,12 +114,11 @@ pub(super) fn catalog(matcher: &mut Matcher, old: &Catalog, broken: &[SchemaId])
         .filter(|schema| new.get(schema.id).is_none_or(|now| !Arc::ptr_eq(now, schema)))
         .map(|schema| schema.id)
         .collect();
-    let subscribers = matcher.registry.subscribers();
+    let broken: HashSet<SchemaId> = broken.iter().copied().collect();
     let mut touched = Vec::new();
-    for (id, subscriber) in subscribers {
+    for (id, subscriber) in matcher.registry.subscribers() {
         let Some(entry) = matcher.registry.plan(subscriber.plan()) else { continue };
-        let plan = &entry.plan;
-        if reads(old, &plan.schema, &plan.paths, &changed) {
+        if depends(old, &entry.plan.schema, &entry.plan.paths, &changed) {
             touched.push(id);
         }
     }
@@ -136,8 +135,8 @@ pub(super) fn catalog(matcher: &mut Matcher, old: &Catalog, broken: &[SchemaId])
         let schema = entry.plan.schema.clone();
         if new.get(schema.id).is_none() {
             matcher.end(id, &Error::no_schema(&schema.name));
-        } else if broken.contains(&schema.id) {
-            let message = format!("schema {} has changed: read it anew", schema.name);
+        } else if crosses(old, &schema, &entry.plan.paths, &broken) {
+            let message = format!("what {} shows has changed: read it anew", schema.name);
             matcher.end(id, &Error::new(Kind::Gone, message));
         } else if let Some(subscriber) = matcher.registry.detach(id) {
             leaving.push((id, subscriber));
@@ -194,15 +193,34 @@ fn lost(error: Error) -> Error {
     }
 }
 
-/// Whether a plan on `schema` with these paths depends on a schema in `changed`: by its rows, or
-/// by who may see what its keys name.
-fn reads(catalog: &Catalog, schema: &Schema, paths: &Paths, changed: &HashSet<SchemaId>) -> bool {
-    changed.contains(&schema.id)
-        || schema.relations.iter().any(|relation| changed.contains(&relation.target))
-        || paths.0.iter().any(|(name, deeper)| {
-            let relation = schema.relation(name).map(|at| &schema.relations[at]);
-            let target = relation.and_then(|relation| catalog.get(relation.target));
+/// Whether a plan on `schema` with these paths depends on one of `some`: by its rows, or by who
+/// may see what its keys name.
+fn depends(catalog: &Catalog, schema: &Schema, paths: &Paths, some: &HashSet<SchemaId>) -> bool {
+    schema.relations.iter().any(|relation| some.contains(&relation.target))
+        || some.contains(&schema.id)
+        || targets(catalog, schema, paths).any(|target| match target {
+            Some((target, deeper)) => depends(catalog, target, deeper, some),
             // A path that cannot be followed is looked at anew, to be safe.
-            target.is_none_or(|target| reads(catalog, target, deeper, changed))
+            None => true,
         })
+}
+
+/// Whether such a plan reads rows of one of `some`.
+fn crosses(catalog: &Catalog, schema: &Schema, paths: &Paths, some: &HashSet<SchemaId>) -> bool {
+    some.contains(&schema.id)
+        || targets(catalog, schema, paths)
+            .flatten()
+            .any(|(target, deeper)| crosses(catalog, target, deeper, some))
+}
+
+/// Where `paths` lead from `schema`, and what is read from there.
+fn targets<'a>(
+    catalog: &'a Catalog,
+    schema: &'a Schema,
+    paths: &'a Paths,
+) -> impl Iterator<Item = Option<(&'a Schema, &'a Paths)>> {
+    paths.0.iter().map(|(name, deeper)| {
+        let relation = &schema.relations[schema.relation(name)?];
+        Some((&**catalog.get(relation.target)?, deeper))
+    })
 }

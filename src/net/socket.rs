@@ -84,7 +84,11 @@ async fn subscribe<B>(
         encoder: Arc::new(Native),
         principal,
     };
-    live.subscribe(request, outbox.clone()).await
+    // It waits for its place in the log; a client that waits longer than for a head is told so.
+    match tokio::time::timeout(limits.head_time, live.subscribe(request, outbox.clone())).await {
+        Ok(subscribed) => subscribed,
+        Err(_) => Err(Error::new(Kind::Timeout, "subscribing took too long: try again")),
+    }
 }
 
 /// The socket's life after the 101; the subscription ends with it.

@@ -1,0 +1,249 @@
+//! Who is told, and until when.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::world::*;
+use crate::auth::principal::Principal;
+use crate::error::Kind;
+use crate::limits::Limits;
+use crate::live::*;
+use crate::model::change::{Change, Commit, Notice, Op, Row};
+use crate::model::related::{Key, RelatedRows};
+use crate::model::value::Value;
+use crate::store::CommitSink;
+
+#[tokio::test]
+async fn refusals() {
+    let world = World::new(Limits::default());
+    let outbox = || Outbox::new(&world.limits, Close::new(4408, "slow"));
+    let refused = async |request: Request| {
+        let answer = world.live.subscribe(request, outbox()).await;
+        answer.err().expect("a refusal").kind
+    };
+    let mut request = world.request(Principal::owner());
+    request.ask.schema = "blgo".into();
+    assert_eq!(refused(request).await, Kind::NoSchema);
+    let mut request = world.request(Principal::owner());
+    request.id = Some("x".into());
+    assert_eq!(refused(request).await, Kind::Bad);
+    let gone = Uuid::from_u128(1);
+    world.people.known.lock().unwrap().insert(gone, None);
+    assert_eq!(refused(world.request(user(gone, &["editor"]))).await, Kind::Unauthorized);
+    world.live.close_all(Close::new(1001, "bye"));
+    assert_eq!(refused(world.request(Principal::owner())).await, Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn access_holds_while_connected() {
+    let mut world = World::new(Limits::default());
+    let [kept, demoted, renamed, disabled] = [1, 2, 3, 4].map(Uuid::from_u128);
+    let mut ears = Vec::new();
+    for id in [kept, demoted, renamed, disabled] {
+        ears.push(world.ear(world.request(user(id, &["editor"]))).await);
+    }
+    {
+        let mut known = world.people.known.lock().unwrap();
+        known.insert(demoted, Some(Arc::new(user(demoted, &[]))));
+        let named = Principal { username: Some("new".into()), ..user(renamed, &["editor"]) };
+        known.insert(renamed, Some(Arc::new(named)));
+        known.insert(disabled, None);
+    }
+    let before = world.blog(Op::Create, 1, json!({"title": "secret"}));
+    world.commit(vec![before], vec![]);
+    assert_eq!(world.heard(&ears[3]).await.len(), 1, "nothing was logged about anyone yet");
+
+    let role = world.schema("role");
+    let row = Arc::new(Row::new(vec![Value::Null; role.columns.len()]));
+    let change = Change {
+        schema: role.id,
+        schema_version: role.version,
+        op: Op::Update,
+        key: Value::Uuid(Uuid::from_u128(7)),
+        before: Some(row.clone()),
+        after: Some(row),
+    };
+    let after = world.blog(Op::Create, 2, json!({"title": "secret"}));
+    world.commit(vec![change, after], vec![]);
+    world.told().await;
+    let heard = |ear: &Ear| {
+        let (frames, close) = take(&ear.outbox);
+        (frames.len(), close.map(|close| close.code))
+    };
+    assert_eq!(heard(&ears[0]), (2, None));
+    // What a guest may read is left; the secret told before stays told.
+    assert_eq!(heard(&ears[1]), (1, None));
+    assert_eq!(heard(&ears[2]), (2, None));
+    assert_eq!(heard(&ears[3]), (0, Some(4401)));
+
+    world.people.known.lock().unwrap().insert(kept, None);
+    world.commit(vec![], vec![Notice::Session { user: kept, session: None }]);
+    assert_eq!(world.ended(&ears[0]).await, 4401);
+}
+
+#[tokio::test]
+async fn nothing_left_is_4403() {
+    let mut world = World::new(Limits::default());
+    let guest = world.ear(world.request(Principal::guest())).await;
+    let closed = files("").into_iter().map(|text| text.replace("\"guest\"", "\"other\""));
+    world.migrate(catalog(2, &closed.collect::<Vec<_>>()), vec![]);
+    assert_eq!(world.ended(&guest).await, 4403);
+}
+
+#[tokio::test]
+async fn additions_are_swapped_in() {
+    let mut world = World::new(Limits::default());
+    let ear = world.listen(|_| {}).await;
+    let extra = r#", { "name": "note", "label": "N", "type": "string", "optional": true }"#;
+    world.migrate(catalog(2, &files(extra)), vec![]);
+    let change = world.blog(Op::Create, 1, json!({"title": "a", "note": "n"}));
+    world.commit(vec![change], vec![]);
+    assert_eq!(world.heard(&ear).await[0]["data"]["note"], "n");
+}
+
+#[tokio::test]
+async fn broken_and_gone_schemas_end_their_subscriptions_alone() {
+    let mut world = World::new(Limits::default());
+    let blog = world.listen(|_| {}).await;
+    let other = world.listen(|r| r.ask.schema = "category".into()).await;
+    let id = world.schema("blog").id;
+    world.migrate(catalog(2, &files("")), vec![id]);
+    assert_eq!(world.ended(&blog).await, 4410);
+    assert_eq!(take(&other.outbox), (VecDeque::new(), None));
+    world.migrate(catalog(3, &[]), vec![]);
+    assert_eq!(world.ended(&other).await, 4404);
+}
+
+#[tokio::test]
+async fn a_row_that_no_plan_can_read_is_a_fault() {
+    let mut world = World::new(Limits::default());
+    let ear = world.listen(|_| {}).await;
+    let other = world.listen(|r| r.ask.schema = "category".into()).await;
+    let mut change = world.blog(Op::Create, 1, json!({"title": "a"}));
+    change.schema_version += 1;
+    world.commit(vec![change], vec![]);
+    assert_eq!(world.ended(&ear).await, 1011);
+    assert_eq!(take(&other.outbox), (VecDeque::new(), None));
+}
+
+#[tokio::test]
+async fn a_token_ends_within_the_second() {
+    let world = World::new(Limits::default());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let mut principal = user(Uuid::from_u128(1), &["editor"]);
+    principal.expires = Some(now + 1);
+    let ear = world.ear(world.request(principal)).await;
+    let began = Instant::now();
+    let close = loop {
+        if let Some(close) = take(&ear.outbox).1 {
+            break close;
+        }
+        assert!(began.elapsed() < Duration::from_secs(2));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((close.code, &*close.reason), (4401, "[401] Unauthorized: the token has expired"));
+}
+
+#[tokio::test]
+async fn a_new_schema_waits_for_its_place() {
+    let mut world = World::new(Limits::default());
+    // The store knows the new catalog, the matcher has not come to it.
+    let extra = r#", { "name": "note", "label": "N", "type": "string", "optional": true }"#;
+    let new = catalog(2, &files(extra));
+    *world.ground.catalog.lock().unwrap() = new.clone();
+    let live = world.live.clone();
+    let mut request = world.request(Principal::owner());
+    request.ask.filter = Some(json!({"note": "n"}));
+    let outbox = Outbox::new(&world.limits, Close::new(4408, "slow"));
+    let waiting = tokio::spawn({
+        let outbox = outbox.clone();
+        async move { live.subscribe(request, outbox).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    world.migrate(new, vec![]);
+    let _subscription = waiting.await.unwrap().expect("active now");
+    let change = world.blog(Op::Create, 1, json!({"title": "a", "note": "n"}));
+    world.commit(vec![change], vec![]);
+    world.told().await;
+    assert_eq!(take(&outbox).0.len(), 1);
+}
+
+#[tokio::test]
+async fn who_falls_too_far_behind_is_closed_not_robbed() {
+    let limits = Limits { tail_bytes: 4 << 10, ..Limits::default() };
+    let mut world = World::new(limits);
+    let before = world.listen(|_| {}).await;
+    // The matcher waits where it asks for this user, and commits pile up.
+    let (go, hold) = mpsc::channel();
+    *world.people.hold.lock().unwrap() = Some(hold);
+    let live = world.live.clone();
+    let request = world.request(user(Uuid::from_u128(1), &["editor"]));
+    let outbox = Outbox::new(&world.limits, Close::new(4408, "slow"));
+    let attaching = tokio::spawn({
+        let outbox = outbox.clone();
+        async move { live.subscribe(request, outbox).await }
+    });
+    while world.people.hold.lock().unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for id in 0..50 {
+        let change = world.blog(Op::Create, id, json!({"title": "a"}));
+        world.commit(vec![change], vec![]);
+    }
+    go.send(()).unwrap();
+    // Active where commits were lost after it: closed too.
+    let _subscription = attaching.await.unwrap().expect("attached");
+    assert_eq!(world.ended(&before).await, 4408);
+    assert_eq!(take(&outbox).1.map(|close| close.code), Some(4408));
+    let after = world.listen(|_| {}).await;
+    let change = world.blog(Op::Create, 99, json!({"title": "b"}));
+    world.commit(vec![change], vec![]);
+    assert_eq!(world.heard(&after).await.len(), 1);
+}
+
+#[tokio::test]
+async fn relations_are_wanted_before_and_only_while_they_are_read() {
+    let mut world = World::new(Limits::default());
+    let wants = |world: &World| world.ground.wants.lock().unwrap().clone();
+    let plain = world.listen(|_| {}).await;
+    assert!(wants(&world).is_empty());
+    let select = |request: &mut Request| request.ask.select = Some("title,category".into());
+    let first = world.listen(select).await;
+    let blog = world.schema("blog");
+    assert!(wants(&world)[0][&blog.id].0.contains_key("category"));
+    assert_eq!(world.ground.barriers.load(Ordering::SeqCst), 1);
+    let second = world.listen(select).await;
+    assert_eq!(wants(&world).len(), 1, "known already");
+    assert_eq!(world.ground.barriers.load(Ordering::SeqCst), 1);
+
+    let category = world.schema("category");
+    let row = Arc::new(Row::new(vec![Value::Int(3), Value::Text("news".into())]));
+    let mut related = RelatedRows::default();
+    related.after.insert(blog.id, &blog.relations[0].name, Key::Int(1), vec![row]);
+    assert_eq!(category.columns.len(), 2);
+    let change = world.blog(Op::Create, 1, json!({"title": "a", "category_id": 3}));
+    world.position += 1;
+    world.sink.committed(&[Arc::new(Commit {
+        position: world.position,
+        stamp: 0,
+        time: 0,
+        origin: None,
+        changes: vec![change],
+        notices: vec![],
+        related,
+    })]);
+    let heard = world.heard(&second).await;
+    assert_eq!(heard[0]["data"]["category"], json!({"id": 3, "name": "news"}));
+    drop((first, plain));
+    world.told().await;
+    assert_eq!(wants(&world).len(), 1);
+    drop(second);
+    world.told().await;
+    assert!(wants(&world)[1].is_empty());
+}

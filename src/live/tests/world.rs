@@ -1,0 +1,249 @@
+//! A matcher with a store and users made of paper, and someone who listens.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use crate::auth::principal::Principal;
+use crate::dialects::fastschema::realtime::Native;
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::live::*;
+use crate::model::catalog::Catalog;
+use crate::model::change::{Change, Commit, Notice, Op, Row};
+use crate::model::related::{Paths, RelatedRows};
+use crate::model::schema::{Column, Schema, SchemaId};
+use crate::model::value::Value;
+use crate::model::{file, link, system};
+use crate::query::Ask;
+use crate::store::CommitSink;
+
+const BLOG: &str = r#"{
+  "name": "blog", "namespace": "blogs", "label_field": "title", "disable_timestamp": true,
+  "fields": [
+    { "name": "title", "label": "T", "type": "string" },
+    { "name": "views", "label": "V", "type": "int", "optional": true }EXTRA,
+    { "name": "category", "label": "C", "type": "relation", "optional": true,
+      "relation": { "schema": "category", "field": "blogs", "type": "o2m" } }
+  ],
+  "access": { "guest": { "read": { "filter": { "title": { "$neq": "secret" } } } },
+              "editor": { "read": true } }
+}"#;
+
+const CATEGORY: &str = r#"{
+  "name": "category", "namespace": "categories", "label_field": "name", "disable_timestamp": true,
+  "fields": [
+    { "name": "name", "label": "N", "type": "string" },
+    { "name": "blogs", "label": "B", "type": "relation", "optional": true,
+      "relation": { "schema": "blog", "field": "category", "type": "o2m", "owner": true } }
+  ],
+  "access": { "guest": { "read": true }, "user": { "read": true } }
+}"#;
+
+/// `files` beside the system schemas; equal texts of one version give equal plans.
+pub(super) fn catalog(version: u64, files: &[String]) -> Arc<Catalog> {
+    let mut defs = system::schemas();
+    for text in files {
+        defs.push(file::parse(None, text.as_bytes()).def.expect("a good schema"));
+    }
+    let mut linked = link::link(&defs).expect("schemas that fit").schemas;
+    linked.iter_mut().for_each(|schema| schema.version = version as u32);
+    Arc::new(Catalog::new(version, linked.into_iter().map(Arc::new).collect()))
+}
+
+pub(super) fn files(extra: &str) -> Vec<String> {
+    vec![BLOG.replace("EXTRA", extra), CATEGORY.to_owned()]
+}
+
+pub(super) struct Ground {
+    pub(super) catalog: Mutex<Arc<Catalog>>,
+    pub(super) wants: Mutex<Vec<HashMap<SchemaId, Paths>>>,
+    pub(super) barriers: AtomicUsize,
+}
+
+impl Source for Arc<Ground> {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.lock().unwrap().clone()
+    }
+
+    fn want(&self, paths: HashMap<SchemaId, Paths>) {
+        self.wants.lock().unwrap().push(paths);
+    }
+
+    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+        self.barriers.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Who is still there, by user; whoever is unknown stays as it was.
+#[derive(Default)]
+pub(super) struct People {
+    pub(super) known: Mutex<HashMap<Uuid, Option<Arc<Principal>>>>,
+    /// Makes the matcher wait where it asks for somebody.
+    pub(super) hold: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+impl Principals for Arc<People> {
+    fn current(&self, principal: &Principal) -> Option<Arc<Principal>> {
+        let hold = self.hold.lock().unwrap().take();
+        if let Some(hold) = hold {
+            let _ = hold.recv();
+        }
+        let id = principal.user.expect("a user");
+        let known = self.known.lock().unwrap();
+        known.get(&id).cloned().unwrap_or_else(|| Some(Arc::new(principal.clone())))
+    }
+}
+
+pub(super) struct World {
+    pub(super) live: Arc<Live>,
+    pub(super) sink: TailSink,
+    pub(super) ground: Arc<Ground>,
+    pub(super) people: Arc<People>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) position: u64,
+}
+
+pub(super) struct Ear {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) _subscription: Subscription,
+}
+
+impl World {
+    pub(super) fn new(limits: Limits) -> World {
+        let limits = Arc::new(limits);
+        let (sink, tail) = tail::channel(limits.tail_bytes);
+        let ground = Arc::new(Ground {
+            catalog: Mutex::new(catalog(1, &files(""))),
+            wants: Mutex::default(),
+            barriers: AtomicUsize::new(0),
+        });
+        let people = Arc::new(People::default());
+        let source = Arc::new(ground.clone());
+        let live = Live::start(tail, source, Arc::new(people.clone()), limits.clone()).unwrap();
+        World { live, sink, ground, people, limits, position: 0 }
+    }
+
+    pub(super) fn schema(&self, name: &str) -> Arc<Schema> {
+        self.ground.catalog.lock().unwrap().named(name).expect("a schema").clone()
+    }
+
+    pub(super) fn request(&self, principal: Principal) -> Request {
+        Request {
+            ask: Ask { schema: "blog".into(), ..Ask::default() },
+            events: Events::ALL,
+            id: None,
+            encoder: Arc::new(Native),
+            principal: Arc::new(principal),
+        }
+    }
+
+    pub(super) async fn ear(&self, request: Request) -> Ear {
+        let outbox = Outbox::new(&self.limits, Close::new(4408, "slow"));
+        let subscription = self.live.subscribe(request, outbox.clone()).await.expect("subscribed");
+        Ear { outbox, _subscription: subscription }
+    }
+
+    /// As the owner, with changes to the request.
+    pub(super) async fn listen(&self, change: impl FnOnce(&mut Request)) -> Ear {
+        let mut request = self.request(Principal::owner());
+        change(&mut request);
+        self.ear(request).await
+    }
+
+    pub(super) fn commit(&mut self, changes: Vec<Change>, notices: Vec<Notice>) {
+        self.position += 1;
+        self.sink.committed(&[Arc::new(Commit {
+            position: self.position,
+            stamp: 0,
+            time: 0,
+            origin: None,
+            changes,
+            notices,
+            related: RelatedRows::default(),
+        })]);
+    }
+
+    pub(super) fn migrate(&mut self, to: Arc<Catalog>, broken: Vec<SchemaId>) {
+        *self.ground.catalog.lock().unwrap() = to.clone();
+        self.commit(vec![], vec![Notice::Catalog { catalog: to, broken }]);
+    }
+
+    /// One record of `blog`, given as its columns by name.
+    pub(super) fn blog(&self, op: Op, id: i64, record: Json) -> Change {
+        let schema = self.schema("blog");
+        let row = |schema: &Schema| {
+            let value = |column: &Column| match &*column.name {
+                "id" => Value::Int(id),
+                name => match record.get(name) {
+                    Some(json) => Value::from_json(json, column).expect("a good value"),
+                    None => Value::Null,
+                },
+            };
+            Arc::new(Row::new(schema.columns.iter().map(value).collect()))
+        };
+        Change {
+            schema: schema.id,
+            schema_version: schema.version,
+            op,
+            key: Value::Int(id),
+            before: (op != Op::Create).then(|| row(&schema)),
+            after: (op != Op::Delete).then(|| row(&schema)),
+        }
+    }
+
+    /// Everything that was committed has been told when this returns.
+    pub(super) async fn told(&self) {
+        self.live.stats().await;
+    }
+
+    pub(super) async fn heard(&self, ear: &Ear) -> Vec<Json> {
+        self.told().await;
+        take(&ear.outbox).0.iter().map(|frame| payload(frame)).collect()
+    }
+
+    pub(super) async fn ended(&self, ear: &Ear) -> u16 {
+        self.told().await;
+        take(&ear.outbox).1.expect("an end").code
+    }
+}
+
+pub(super) fn take(outbox: &Outbox) -> (VecDeque<Bytes>, Option<Close>) {
+    let mut out = VecDeque::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        match outbox.poll_take(&mut cx, &mut out, usize::MAX, usize::MAX) {
+            Poll::Ready(None) => {}
+            Poll::Ready(close) => return (out, close),
+            Poll::Pending => return (out, None),
+        }
+    }
+}
+
+pub(super) fn payload(frame: &[u8]) -> Json {
+    let start = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    serde_json::from_slice(&frame[start..]).expect("JSON")
+}
+
+pub(super) fn user(id: Uuid, roles: &[&str]) -> Principal {
+    Principal {
+        user: Some(id),
+        roles: roles.iter().map(|role| Arc::from(*role)).collect(),
+        session: Some(Uuid::from_u128(9)),
+        expires: Some(i64::MAX),
+        logged_in: true,
+        ..Principal::default()
+    }
+}
