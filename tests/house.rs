@@ -84,7 +84,7 @@ fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|rooms| rooms.contains(&room))
 }
 
-/// Every source file with its room and its text, unit tests cut off.
+/// Every source file with its room and its text, unit tests left out.
 fn sources() -> Vec<(PathBuf, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
@@ -93,8 +93,12 @@ fn sources() -> Vec<(PathBuf, String, String)> {
         for entry in fs::read_dir(&folder).expect("src is readable") {
             let path = entry.expect("src is readable").path();
             if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                if path.file_name().is_some_and(|name| name != "tests") {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|ending| ending == "rs")
+                && path.file_name().is_some_and(|name| name != "tests.rs")
+            {
                 let relative = path.strip_prefix(&root).expect("below src");
                 let first = relative.components().next().expect("a name");
                 let room = first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();

@@ -12,7 +12,8 @@ use clap::Parser;
 
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
-use crate::{schemas, server};
+use crate::schemas;
+use crate::server;
 
 use self::link::Link;
 
