@@ -136,7 +136,9 @@ fn what_commits_after_the_101_is_heard() {
     std::thread::scope(|scope| {
         let (server, token) = (&server, &token);
         let noise = scope.spawn(move || {
-            (0..150).for_each(|_| drop(create(server, token, json!({"text": "noise"}))));
+            for _ in 0..150 {
+                create(server, token, json!({"text": "noise"}));
+            }
         });
         for n in 0..20 {
             let mut socket = server.subscribe(&format!("schema=note&filter[n]={n}"), Some(token));

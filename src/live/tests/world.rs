@@ -12,8 +12,7 @@ use serde_json::Value as Json;
 use uuid::Uuid;
 
 use crate::auth::principal::Principal;
-use crate::dialects::fastschema::realtime::Native;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::live::*;
 use crate::model::catalog::Catalog;
@@ -60,6 +59,31 @@ pub(super) fn catalog(version: u64, files: &[String]) -> Arc<Catalog> {
 
 pub(super) fn files(extra: &str) -> Vec<String> {
     vec![BLOG.replace("EXTRA", extra), CATEGORY.to_owned()]
+}
+
+/// A dialect of its own: this room knows none.
+pub(super) struct Plain;
+
+impl Encode for Plain {
+    fn name(&self) -> &'static str {
+        "plain"
+    }
+
+    fn frame(&self, message: &Message<'_>) -> Bytes {
+        let parse = |record: &[u8]| serde_json::from_slice::<Json>(record).expect("JSON");
+        let mut data: Json = message.records.iter().map(parse).collect();
+        if message.single || message.event == Event::Create {
+            assert_eq!(message.records.iter().len(), 1);
+            data = data[0].take();
+        }
+        let event = format!("{:?}", message.event).to_lowercase();
+        let text = serde_json::json!({"event": event, "data": data}).to_string();
+        frame::text(text.len(), |out| out.extend_from_slice(text.as_bytes()))
+    }
+
+    fn close(&self, error: &Error) -> Close {
+        Close::new(error.close_code(), error.message.as_str())
+    }
 }
 
 pub(super) struct Ground {
@@ -141,7 +165,7 @@ impl World {
             ask: Ask { schema: "blog".into(), ..Ask::default() },
             events: Events::ALL,
             id: None,
-            encoder: Arc::new(Native),
+            encoder: Arc::new(Plain),
             principal: Arc::new(principal),
         }
     }
