@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::auth::directory::Directory;
@@ -166,7 +167,7 @@ async fn issuer(config: &Config) -> Result<Option<(Mapping, Issuer)>> {
 
 /// Runs a server until it is told to stop (SIGTERM, Ctrl-C), and says where it listens.
 pub async fn serve(config: Config) -> Result<()> {
-    let stop = stop_signal()?;
+    let mut stop = Stop::new()?;
     // Before anything is made or changed: a second server on the port should leave no trace.
     let address = SocketAddr::new(config.host, config.port);
     let listener =
@@ -189,9 +190,13 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     let catalog = app.store.catalog();
     hello::Welcome { address, config: &app.config, catalog: &catalog, first_admin }.print();
-    stop.await;
+    stop.asked().await;
     tracing::info!("stopping: finishing what is under way");
-    app.drain().await;
+    tokio::select! {
+        () = app.drain() => {}
+        // Asked twice: whoever asks will not wait.
+        () = stop.asked() => tracing::warn!("stopping at once"),
+    }
     for accepting in accepting {
         let _ = accepting.await;
     }
@@ -258,15 +263,25 @@ fn owner_door(data: &Path) -> Result<Option<OwnerDoor>> {
     Ok(Some(OwnerDoor { path, listener: Some(listener) }))
 }
 
-/// Resolves on SIGTERM or Ctrl-C; both are caught from this call on.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).map_err(Error::internal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
-    Ok(async move {
+/// SIGTERM and Ctrl-C, both caught from `new` on.
+struct Stop {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        Ok(Stop {
+            term: signal(SignalKind::terminate()).map_err(Error::internal)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(Error::internal)?,
+        })
+    }
+
+    /// Resolves when the next one comes.
+    async fn asked(&mut self) {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }

@@ -72,6 +72,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A line to stdout. Whoever listens may have gone (`| head`): that is no fault.
+fn say(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(flags) => {
@@ -81,7 +87,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Check { dir } => {
             let report = schemas::check_dir(&dir)?;
-            println!("{report}");
+            say(&report);
             Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Import(import) => {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 use super::link::Link;
+use super::say;
 use super::secret::PasswordFrom;
 
 #[derive(clap::Args)]
@@ -71,13 +72,13 @@ impl Users {
         let answer = link.call(Method::POST, path, Some(body)).await?;
         match &self.user {
             User::Add { username, .. } => {
-                println!("added {username}, id {}", answer.as_str().unwrap_or_default());
+                say(format_args!("added {username}, id {}", answer.as_str().unwrap_or_default()));
             }
-            User::Disable { username } => println!("disabled {username}"),
-            User::Passwd { username, .. } => println!("password of {username} set"),
+            User::Disable { username } => say(format_args!("disabled {username}")),
+            User::Passwd { username, .. } => say(format_args!("password of {username} set")),
             User::List => {
                 for user in answer.as_array().into_iter().flatten() {
-                    println!("{user}");
+                    say(user);
                 }
             }
         }
@@ -104,7 +105,7 @@ impl Token {
             .map_err(|why| Error::bad(format!("--lifetime: {why}")))?;
         let body = json!({"username": self.username, "seconds": lifetime.as_secs()});
         let answer = link.call(Method::POST, "/owner/token", Some(&body)).await?;
-        println!("{}", answer["token"].as_str().unwrap_or_default());
+        say(answer["token"].as_str().unwrap_or_default());
         Ok(ExitCode::SUCCESS)
     }
 }

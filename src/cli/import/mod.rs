@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use self::convert::{Convert, Field, Mapping};
 use self::read::{Format, Rows};
 use super::link::Link;
+use super::say;
 
 /// Records and bytes that are sent, and committed, at once.
 const BATCH_RECORDS: usize = 500;
@@ -138,7 +139,7 @@ impl Import {
         if self.all_or_nothing && refused > 0 {
             text.push_str("; none was kept");
         }
-        println!("{text}");
+        say(text);
         Ok(if refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
