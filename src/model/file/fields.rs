@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Check, FIELDS, NAME_CHARS, join, key_name, list, plain_column};
+use super::{Check, FIELDS, join, key_name, plain_column, primary, relation};
 use crate::model::near::nearest;
 use crate::model::schema::{Column, Default, RelationKind};
 use crate::model::value::{FieldType, Value};
@@ -133,7 +133,7 @@ pub(super) fn fields(
         found.push(field);
     }
     shadowed_keys(check, &found);
-    let primary = primary(check, root, &mut found, &marked);
+    let primary = primary::primary(check, root, &mut found, &marked);
     (found, primary)
 }
 
@@ -186,9 +186,10 @@ fn field(
     }
     let (what, primary) = match check.required(item, path, "type", "field.type.missing") {
         None => (What::Broken, false),
-        Some("relation") => {
-            (relation(check, item, path, shown).map_or(What::Broken, What::Relation), false)
-        }
+        Some("relation") => (
+            relation::relation(check, item, path, shown).map_or(What::Broken, What::Relation),
+            false,
+        ),
         Some(ty) => match FieldType::named(ty) {
             Some(ty) => {
                 let (column, primary) = column(check, item, path, shown, ty);
@@ -385,189 +386,4 @@ fn default(check: &mut Check, item: &Map<String, Json>, path: &str, column: &mut
             }
         },
     };
-}
-
-fn relation(
-    check: &mut Check,
-    item: &Map<String, Json>,
-    path: &str,
-    name: &str,
-) -> Option<RelationDef> {
-    let mut flag = |key| check.flag(item, path, key, name).unwrap_or(false);
-    let (optional, unique) = (flag("optional"), flag("unique"));
-    let (sortable, filterable) = (flag("sortable"), flag("filterable"));
-    if item.get("default").is_some_and(|default| !default.is_null()) {
-        let message = "a relation has no default; take it out".to_owned();
-        check.bad("field.default.invalid", &join(path, "default"), name, message);
-    }
-    let at = join(path, "relation");
-    let Some(relation) = check.object(item, path, "relation", name) else {
-        if item.get("relation").is_none_or(Json::is_null) {
-            let message = "a relation field needs \"relation\": {\"schema\": \"…\", \"field\": \
-                           \"…\", \"type\": \"o2o|o2m|m2m\"}";
-            check.bad("field.relation.required", path, name, message.to_owned());
-        }
-        return None;
-    };
-    let keys = ["schema", "field", "type", "owner", "optional", "fk_columns", "junction_table"];
-    check.known(relation, &at, &keys, name);
-    let mut need = |key: &str| {
-        let code = format!("field.relation.{key}.required");
-        match relation.get(key) {
-            Some(Json::String(text)) if !text.is_empty() => Some(text.as_str()),
-            None | Some(Json::Null | Json::String(_)) => {
-                let message = format!("\"relation\" needs \"{key}\"; add it");
-                check.bad(&code, &at, name, message);
-                None
-            }
-            Some(other) => {
-                check.wrong(&join(&at, key), name, "a string", other);
-                None
-            }
-        }
-    };
-    let (schema, field, kind) = (need("schema"), need("field"), need("type"));
-    let kind = kind.and_then(|kind| match kind {
-        "o2o" => Some(RelationKind::O2O),
-        // FastSchema's other name for the same thing seen from the other end.
-        "o2m" | "m2o" => Some(RelationKind::O2M),
-        "m2m" => Some(RelationKind::M2M),
-        other => {
-            let other = crate::model::json::cut(other);
-            let message = format!("unknown relation type '{other}'; use o2o, o2m or m2m");
-            check.bad("field.relation.type.required", &join(&at, "type"), name, message);
-            None
-        }
-    });
-    let owner = check.flag(relation, &at, "owner", name).unwrap_or(false);
-    let optional = check.flag(relation, &at, "optional", name).unwrap_or(false) || optional;
-    let junction = check.text(relation, &at, "junction_table", name).filter(|t| !t.is_empty());
-    if let Some(table) = junction {
-        let at = join(&at, "junction_table");
-        check.identifier("relation.junction_table.invalid", &at, name, table);
-        check.not_reserved("relation.junction_table.invalid", &at, table);
-        if kind.is_some_and(|kind| kind != RelationKind::M2M) {
-            let message = "\"junction_table\" has no effect but with m2m".to_owned();
-            check.warn("key.unused", &at, name, message);
-        }
-    }
-    if let Some(columns) = check.object(relation, &at, "fk_columns", name) {
-        let given: Vec<&str> = columns.values().filter_map(Json::as_str).collect();
-        if given.iter().any(|column| !column.is_empty() && *column != key_name(name)) {
-            let message =
-                format!("\"fk_columns\" has no effect; the key's column is '{}'", key_name(name));
-            check.warn("key.unused", &join(&at, "fk_columns"), name, message);
-        }
-    }
-    let relation = RelationDef {
-        schema: schema?.into(),
-        field: field?.into(),
-        kind: kind?,
-        owner,
-        optional,
-        unique,
-        sortable,
-        filterable,
-        junction_table: junction.map(Arc::from),
-    };
-    if relation.holds_key() && key_name(name).len() > NAME_CHARS {
-        let message = format!(
-            "'{name}' is too long for a relation that holds a key ('{}'): at most {} characters",
-            key_name(name),
-            NAME_CHARS - 3
-        );
-        check.bad("field.name.invalid", &join(path, "name"), name, message);
-    }
-    Some(relation)
-}
-
-/// Finds the primary field, or puts an automatic `id` first.
-fn primary(
-    check: &mut Check,
-    root: &Map<String, Json>,
-    fields: &mut Vec<FieldDef>,
-    marked: &[usize],
-) -> Option<usize> {
-    let at = |fields: &[FieldDef], name: &str| fields.iter().position(|f| &*f.name == name);
-    let named = check.text(root, "", "primary_field", "").filter(|name| !name.is_empty());
-    if let [_, second, ..] = marked {
-        let field = fields[*second].name.clone();
-        let names: Vec<&str> = marked.iter().map(|at| &*fields[*at].name).collect();
-        let message = format!("only one field can be the primary key: {}", list(&names));
-        let path = join(&fields[*second].path, "db.key");
-        check.bad("field.primary.invalid", &path, &field, message);
-        return None;
-    }
-    let chosen = match (named, marked) {
-        (Some(name), _) => match at(fields, name) {
-            Some(found) => Some(found),
-            None if name == "id" => None,
-            None => {
-                let names: Vec<&str> = fields.iter().map(|f| &*f.name).collect();
-                let message = format!(
-                    "primary_field '{name}' is no field of this schema; use one of {}",
-                    list(&names)
-                );
-                check.bad("schema.primary_field.not_found", "primary_field", "", message);
-                return None;
-            }
-        },
-        (None, [one]) => Some(*one),
-        (None, _) => at(fields, "id"),
-    };
-    // Only the primary key is filled in by the server, whichever field that turns out to be.
-    for (index, field) in fields.iter_mut().enumerate() {
-        if let What::Column(column) = &mut field.what
-            && Some(index) != chosen
-        {
-            column.automatic = false;
-        }
-    }
-    let Some(chosen) = chosen else {
-        if let Some(field) = fields.iter().find(|f| f.name.eq_ignore_ascii_case("id")) {
-            let (path, name) = (join(&field.path, "name"), field.name.clone());
-            let message = format!(
-                "'{name}' stands in the way of the automatic 'id'; name it 'id' or rename it"
-            );
-            check.bad("field.name.duplicate", &path, &name, message);
-            return None;
-        }
-        let mut id = plain_column("id", FieldType::Uint64);
-        (id.unique, id.automatic) = (true, true);
-        fields.insert(
-            0,
-            FieldDef { name: id.name.clone(), what: What::Column(id), path: String::new() },
-        );
-        return Some(0);
-    };
-    let field = &mut fields[chosen];
-    let (name, path) = (field.name.clone(), field.path.clone());
-    let mut bad = |key: &str, message: String| {
-        check.bad("field.primary.invalid", &join(&path, key), &name, message);
-    };
-    let column = match &mut field.what {
-        What::Column(column) => column,
-        What::Broken => return None,
-        What::Relation(_) => {
-            bad("type", format!("'{name}' is a relation and cannot be the primary key"));
-            return None;
-        }
-    };
-    if !column.ty.is_int() && !matches!(column.ty, FieldType::String | FieldType::Uuid) {
-        let ty = column.ty.name();
-        bad("type", format!("a primary key is an integer, a string or a uuid, not '{ty}'"));
-    }
-    if column.optional {
-        bad("optional", "a primary key cannot be optional; take it out".to_owned());
-    }
-    if column.default.is_some() {
-        bad("default", "a primary key has no default; take it out".to_owned());
-    }
-    if column.automatic && !column.ty.is_int() {
-        bad("db.increment", format!("only integers count up, not '{}'", column.ty.name()));
-    }
-    (column.optional, column.default, column.unique) = (false, None, true);
-    (column.sortable, column.filterable) = (true, true);
-    column.automatic |= column.ty == FieldType::Uuid;
-    Some(chosen)
 }

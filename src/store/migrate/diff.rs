@@ -1,5 +1,7 @@
 //! Stored and wanted tables compared: steps, checks, and refusals of what would destroy data.
 
+mod change;
+mod index;
 mod table;
 
 use std::collections::HashMap;
@@ -37,6 +39,7 @@ struct Context<'a> {
     defs: &'a [SchemaDef],
     how: &'a How,
     catalog: &'a Catalog,
+    stored: &'a Stored,
 }
 
 impl Step {
@@ -74,7 +77,7 @@ pub(super) fn diff(
         puts.push(StoredSchema { schema, text, retired: false, pending });
     }
     let catalog = Arc::new(Catalog::new(stored.catalog.version + 1, served));
-    let context = Context { defs, how, catalog: &catalog };
+    let context = Context { defs, how, catalog: &catalog, stored };
     let mut work = Work::default();
     for found in &matches {
         match &found.old {
