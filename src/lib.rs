@@ -1,4 +1,5 @@
 //! Rowcast: schema files in, filtered realtime streams out.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod auth;
 pub mod cli;
