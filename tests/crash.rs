@@ -1,0 +1,11 @@
+//! Power cuts, full disks, foreign locks: what was acknowledged is there, nothing else was.
+
+#[path = "crash/child.rs"]
+mod child;
+mod common;
+#[path = "crash/disk.rs"]
+mod disk;
+#[path = "crash/kill.rs"]
+mod kill;
+#[path = "support/blog.rs"]
+mod support;
