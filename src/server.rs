@@ -165,8 +165,32 @@ async fn issuer(config: &Config) -> Result<Option<(Mapping, Issuer)>> {
     Ok(Some((mapping, issuer)))
 }
 
+/// Files beside those of clients: the store's, the log, the folder's watch.
+const OWN_FILES: u64 = 128;
+
+/// Raises this process's bound on open files as far as it goes, and lowers the bound on
+/// connections to what that leaves: a server out of descriptors cannot even say that it is.
+fn bound_by_files(limits: &mut Limits) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit { current: most, maximum: most };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!("the bound on open files stays: {error}");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return };
+    let room = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1);
+    if room < limits.connections {
+        tracing::info!(
+            "at most {room} connections, not {}: this process may open {files} files (ulimit -n)",
+            limits.connections
+        );
+        limits.connections = room;
+    }
+}
+
 /// Runs a server until it is told to stop (SIGTERM, Ctrl-C), and says where it listens.
-pub async fn serve(config: Config) -> Result<()> {
+pub async fn serve(mut config: Config) -> Result<()> {
+    bound_by_files(&mut config.limits);
     let mut stop = Stop::new()?;
     // Before anything is made or changed: a second server on the port should leave no trace.
     let address = SocketAddr::new(config.host, config.port);

@@ -245,7 +245,48 @@ static TLS: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A server that says this to whoever asks, and then nothing.
+    async fn says(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+        });
+        format!("http://{address}/keys")
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded() {
+        let bounds = Bounds { bytes: 10, time: Duration::from_millis(500) };
+        let good = says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!(get(&good, bounds).await.expect("an answer"), "{}");
+        for (answer, told) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n12345678901", "limit"),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n\r\n",
+                "limit",
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{", "within 500ms"),
+            ("", "within 500ms"),
+            ("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", "302"),
+            ("what\r\n\r\n", "127.0.0.1"),
+        ] {
+            let error = get(&says(answer).await, bounds).await.expect_err(answer).to_string();
+            assert!(error.contains(told), "{answer:?}: {error}");
+        }
+        let error = get("http://127.0.0.1:1/", bounds).await.expect_err("nobody").to_string();
+        assert!(error.starts_with("127.0.0.1:1: "), "{error}");
+    }
 
     #[test]
     fn urls() {

@@ -280,7 +280,8 @@ impl Bodies {
         B::Error: fmt::Display,
     {
         let mut body = std::pin::pin!(body);
-        let mut bytes = Vec::with_capacity(body.size_hint().lower() as usize);
+        // Not by what the client says will come: that costs it nothing.
+        let mut bytes = Vec::new();
         let mut room: Option<OwnedSemaphorePermit> = None;
         while let Some(frame) = body.frame().await {
             let frame =
