@@ -69,6 +69,8 @@ fn browsers_and_programs_hear_the_same() {
     assert!(matches!(page.read_until(until), Ok(Some(Message::Pong(p))) if p == b"here"[..]));
     create(&server, &token, json!({"text": "again"}));
     assert_eq!(page.next()["data"]["text"], "again");
+    program.socket.close(None).expect("closing");
+    assert_eq!(program.closed(), (1005, String::new()), "no code is answered with none");
 }
 
 #[test]

@@ -142,27 +142,24 @@ impl Fanout {
         for hit in hits {
             changes[Event::of(commit.changes[hit.change].op) as usize].push(hit.change);
         }
-        for &group in &entry.open {
-            self.tell_group(&entry.groups[group], commit.position, &changes);
+        for group in entry.open() {
+            self.tell_group(group, commit.position, &changes);
         }
-        if entry.by_key.is_empty() {
+        if !entry.has_keyed() {
             return;
         }
         for hit in hits {
             let change = &commit.changes[hit.change];
             let mut one: [Vec<usize>; 3] = Default::default();
             one[Event::of(change.op) as usize].push(hit.change);
-            let groups = Key::of(&change.key).and_then(|key| entry.by_key.get(&key));
-            for &group in groups.into_iter().flatten() {
-                self.tell_group(&entry.groups[group], commit.position, &one);
+            let Some(key) = Key::of(&change.key) else { continue };
+            for group in entry.keyed(&key) {
+                self.tell_group(group, commit.position, &one);
             }
         }
     }
 
     fn tell_group(&mut self, group: &Group, position: u64, changes: &[Vec<usize>; 3]) {
-        if group.seats.is_empty() {
-            return;
-        }
         let mut parts = EVENTS
             .into_iter()
             .filter(|event| group.events.has(*event) && !changes[*event as usize].is_empty());
@@ -264,8 +261,8 @@ fn told_state<'a>(commit: &'a Commit, change: &'a Change) -> Option<(&'a Row, &'
 
 /// Whether someone listens to this plan for more than single records, or for this very one.
 fn concerns(entry: &Entry, change: &Change) -> bool {
-    !entry.open.is_empty()
-        || Key::of(&change.key).is_some_and(|key| entry.by_key.contains_key(&key))
+    !entry.only_keyed()
+        || Key::of(&change.key).is_some_and(|key| entry.keyed(&key).next().is_some())
 }
 
 fn offer(group: &Group, position: u64, frames: &[Bytes]) {

@@ -1,6 +1,6 @@
 //! Plans, shared by all who may see the same, and who listens to them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
 use crate::model::change::Change;
@@ -60,11 +60,11 @@ pub struct Entry {
     pub(super) body: BodyId,
     /// All events that some listener asked for (and perhaps some that none asks for any more).
     pub(super) events: Events,
-    /// Some may be empty.
-    pub(super) groups: Vec<Group>,
+    groups: Vec<Option<Group>>,
+    free_groups: Vec<usize>,
     /// Groups with a `key`, by it; the others in `open`.
-    pub(super) by_key: HashMap<Key, Vec<usize>>,
-    pub(super) open: Vec<usize>,
+    by_key: HashMap<Key, Vec<usize>>,
+    open: Vec<usize>,
     listeners: usize,
 }
 
@@ -104,11 +104,8 @@ impl Registry {
         let plan = self.intern(plan);
         let encoder_id = self.encoder(request.encoder.name());
         let Some(entry) = &mut self.plans[plan] else { unreachable!("a plan just interned") };
-        let group = entry.group(encoder_id, &request, &key);
-        let seats = &mut entry.groups[group].seats;
-        seats.push(Seat { subscriber: id, outbox: outbox.clone() });
-        let seat = seats.len() - 1;
-        entry.listeners += 1;
+        let seat = Seat { subscriber: id, outbox: outbox.clone() };
+        let (group, seat) = entry.seat(encoder_id, &request, &key, seat);
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
         }
@@ -123,14 +120,11 @@ impl Registry {
             self.expiries.remove(&(expires, id));
         }
         if let Some(entry) = &mut self.plans[subscriber.plan] {
-            let seats = &mut entry.groups[subscriber.group].seats;
-            seats.swap_remove(subscriber.seat);
-            if let Some(moved) = seats.get(subscriber.seat)
-                && let Some(moved) = self.subscribers.get_mut(&moved.subscriber)
+            if let Some(moved) = entry.unseat(subscriber.group, subscriber.seat)
+                && let Some(moved) = self.subscribers.get_mut(&moved)
             {
                 moved.seat = subscriber.seat;
             }
-            entry.listeners -= 1;
             if entry.listeners == 0 {
                 self.remove_plan(subscriber.plan);
             }
@@ -160,6 +154,7 @@ impl Registry {
             body,
             events: Events::NONE,
             groups: Vec::new(),
+            free_groups: Vec::new(),
             by_key: HashMap::new(),
             open: Vec::new(),
             listeners: 0,
@@ -239,27 +234,84 @@ impl Registry {
 }
 
 impl Entry {
-    fn group(&mut self, encoder_id: EncoderId, request: &Request, key: &Option<Key>) -> usize {
+    /// Gives a seat in the group of its like: (group, place in it).
+    fn seat(
+        &mut self,
+        encoder_id: EncoderId,
+        request: &Request,
+        key: &Option<Key>,
+        seat: Seat,
+    ) -> (usize, usize) {
+        self.listeners += 1;
         self.events = self.events.with(request.events);
-        let same = |groups: &[Group], at: &usize| {
-            groups[*at].encoder_id == encoder_id && groups[*at].events == request.events
-        };
         let siblings = match key {
             Some(key) => self.by_key.entry(key.clone()).or_default(),
             None => &mut self.open,
         };
-        if let Some(at) = siblings.iter().find(|at| same(&self.groups, at)) {
-            return *at;
+        for at in siblings.iter() {
+            if let Some(group) = &mut self.groups[*at]
+                && group.encoder_id == encoder_id
+                && group.events == request.events
+            {
+                group.seats.push(seat);
+                return (*at, group.seats.len() - 1);
+            }
         }
-        self.groups.push(Group {
+        let group = Group {
             encoder: request.encoder.clone(),
             encoder_id,
             events: request.events,
             key: key.clone(),
-            seats: Vec::new(),
-        });
-        siblings.push(self.groups.len() - 1);
-        self.groups.len() - 1
+            seats: vec![seat],
+        };
+        let at = place(&mut self.groups, &mut self.free_groups, group);
+        siblings.push(at);
+        (at, 0)
+    }
+
+    /// Empties a seat; who sits there now instead, if anybody. A group ends with its last seat:
+    /// records come and go while a plan stays.
+    fn unseat(&mut self, at: usize, seat: usize) -> Option<SubId> {
+        let group = self.groups[at].as_mut()?;
+        group.seats.swap_remove(seat);
+        self.listeners -= 1;
+        if !group.seats.is_empty() {
+            return group.seats.get(seat).map(|moved| moved.subscriber);
+        }
+        match self.groups[at].take().and_then(|group| group.key) {
+            None => self.open.retain(|group| *group != at),
+            Some(key) => {
+                if let hash_map::Entry::Occupied(mut siblings) = self.by_key.entry(key) {
+                    siblings.get_mut().retain(|group| *group != at);
+                    if siblings.get().is_empty() {
+                        siblings.remove();
+                    }
+                }
+            }
+        }
+        self.free_groups.push(at);
+        None
+    }
+
+    /// The groups that want every record of the plan.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Group> {
+        self.open.iter().filter_map(|at| self.groups[*at].as_ref())
+    }
+
+    /// The groups that want this record alone.
+    pub(super) fn keyed(&self, key: &Key) -> impl Iterator<Item = &Group> {
+        let groups = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        groups.iter().filter_map(|at| self.groups[*at].as_ref())
+    }
+
+    /// Whether every group wants one record alone.
+    pub(super) fn only_keyed(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether some group wants one record alone.
+    pub(super) fn has_keyed(&self) -> bool {
+        !self.by_key.is_empty()
     }
 
     pub fn listeners(&self) -> usize {
@@ -268,7 +320,8 @@ impl Entry {
 
     /// Everyone who listens.
     pub(super) fn subscribers(&self) -> Vec<SubId> {
-        self.groups.iter().flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
+        let groups = self.groups.iter().flatten();
+        groups.flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
     }
 }
 
@@ -282,5 +335,55 @@ fn place<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<usize>, value: T) -> usiz
             slots.push(Some(value));
             slots.len() - 1
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::world::{Plain, catalog, files};
+    use super::*;
+    use crate::auth::principal::Principal;
+    use crate::limits::Limits;
+    use crate::live::Close;
+    use crate::query::Ask;
+
+    #[test]
+    fn nothing_is_left_of_those_who_left() {
+        let catalog = catalog(1, &files(""));
+        let limits = Limits::default();
+        let mut registry = Registry::default();
+        let attach = |registry: &mut Registry, id: SubId, key: Option<i64>| {
+            let ask = Ask { schema: "blog".into(), ..Ask::default() };
+            let principal = Arc::new(Principal::owner());
+            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+            let request =
+                Request { ask, events: Events::ALL, id: None, encoder: Arc::new(Plain), principal };
+            let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
+            registry.attach(id, request, Arc::new(plan), key.map(Key::Int), None, outbox);
+        };
+        attach(&mut registry, 0, None);
+        for id in 1..100 {
+            attach(&mut registry, id, Some(id as i64 / 3));
+        }
+        let entry = |registry: &Registry| registry.plans().next().map(Entry::listeners);
+        assert_eq!(entry(&registry), Some(100));
+        // In an order that moves seats about.
+        for id in (1..100).step_by(2).chain((2..100).step_by(2)) {
+            assert!(registry.detach(id).is_some());
+            assert!(registry.detach(id).is_none());
+        }
+        let plan = registry.plans().next().expect("the plan of the last one");
+        assert_eq!(plan.groups.iter().flatten().count(), 1);
+        assert!(plan.by_key.is_empty());
+        for id in 1..100 {
+            attach(&mut registry, id, Some(1_000 + id as i64));
+        }
+        let plan = registry.plans().next().expect("the plan");
+        assert_eq!(plan.groups.len(), 100, "places are used again");
+        for id in 0..100 {
+            registry.detach(id);
+        }
+        assert!(registry.is_empty() && registry.plans().next().is_none());
+        assert!(registry.by_schema.is_empty() && registry.by_body_key.is_empty());
     }
 }

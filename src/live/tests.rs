@@ -2,4 +2,4 @@
 
 mod held;
 mod told;
-mod world;
+pub(super) mod world;

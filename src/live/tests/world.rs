@@ -47,7 +47,7 @@ const CATEGORY: &str = r#"{
 }"#;
 
 /// `files` beside the system schemas; equal texts of one version give equal plans.
-pub(super) fn catalog(version: u64, files: &[String]) -> Arc<Catalog> {
+pub(crate) fn catalog(version: u64, files: &[String]) -> Arc<Catalog> {
     let mut defs = system::schemas();
     for text in files {
         defs.push(file::parse(None, text.as_bytes()).def.expect("a good schema"));
@@ -57,12 +57,12 @@ pub(super) fn catalog(version: u64, files: &[String]) -> Arc<Catalog> {
     Arc::new(Catalog::new(version, linked.into_iter().map(Arc::new).collect()))
 }
 
-pub(super) fn files(extra: &str) -> Vec<String> {
+pub(crate) fn files(extra: &str) -> Vec<String> {
     vec![BLOG.replace("EXTRA", extra), CATEGORY.to_owned()]
 }
 
 /// A dialect of its own: this room knows none.
-pub(super) struct Plain;
+pub(crate) struct Plain;
 
 impl Encode for Plain {
     fn name(&self) -> &'static str {
@@ -86,10 +86,10 @@ impl Encode for Plain {
     }
 }
 
-pub(super) struct Ground {
-    pub(super) catalog: Mutex<Arc<Catalog>>,
-    pub(super) wants: Mutex<Vec<HashMap<SchemaId, Paths>>>,
-    pub(super) barriers: AtomicUsize,
+pub(crate) struct Ground {
+    pub(crate) catalog: Mutex<Arc<Catalog>>,
+    pub(crate) wants: Mutex<Vec<HashMap<SchemaId, Paths>>>,
+    pub(crate) barriers: AtomicUsize,
 }
 
 impl Source for Arc<Ground> {
@@ -109,10 +109,10 @@ impl Source for Arc<Ground> {
 
 /// Who is still there, by user; whoever is unknown stays as it was.
 #[derive(Default)]
-pub(super) struct People {
-    pub(super) known: Mutex<HashMap<Uuid, Option<Arc<Principal>>>>,
+pub(crate) struct People {
+    pub(crate) known: Mutex<HashMap<Uuid, Option<Arc<Principal>>>>,
     /// Makes the matcher wait where it asks for somebody.
-    pub(super) hold: Mutex<Option<mpsc::Receiver<()>>>,
+    pub(crate) hold: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 impl Principals for Arc<People> {
@@ -127,22 +127,22 @@ impl Principals for Arc<People> {
     }
 }
 
-pub(super) struct World {
-    pub(super) live: Arc<Live>,
-    pub(super) sink: TailSink,
-    pub(super) ground: Arc<Ground>,
-    pub(super) people: Arc<People>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) position: u64,
+pub(crate) struct World {
+    pub(crate) live: Arc<Live>,
+    pub(crate) sink: TailSink,
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) people: Arc<People>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) position: u64,
 }
 
-pub(super) struct Ear {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) _subscription: Subscription,
+pub(crate) struct Ear {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) _subscription: Subscription,
 }
 
 impl World {
-    pub(super) fn new(limits: Limits) -> World {
+    pub(crate) fn new(limits: Limits) -> World {
         let limits = Arc::new(limits);
         let (sink, tail) = tail::channel(limits.tail_bytes);
         let ground = Arc::new(Ground {
@@ -156,11 +156,11 @@ impl World {
         World { live, sink, ground, people, limits, position: 0 }
     }
 
-    pub(super) fn schema(&self, name: &str) -> Arc<Schema> {
+    pub(crate) fn schema(&self, name: &str) -> Arc<Schema> {
         self.ground.catalog.lock().unwrap().named(name).expect("a schema").clone()
     }
 
-    pub(super) fn request(&self, principal: Principal) -> Request {
+    pub(crate) fn request(&self, principal: Principal) -> Request {
         Request {
             ask: Ask { schema: "blog".into(), ..Ask::default() },
             events: Events::ALL,
@@ -170,20 +170,20 @@ impl World {
         }
     }
 
-    pub(super) async fn ear(&self, request: Request) -> Ear {
+    pub(crate) async fn ear(&self, request: Request) -> Ear {
         let outbox = Outbox::new(&self.limits, Close::new(4408, "slow"));
         let subscription = self.live.subscribe(request, outbox.clone()).await.expect("subscribed");
         Ear { outbox, _subscription: subscription }
     }
 
     /// As the owner, with changes to the request.
-    pub(super) async fn listen(&self, change: impl FnOnce(&mut Request)) -> Ear {
+    pub(crate) async fn listen(&self, change: impl FnOnce(&mut Request)) -> Ear {
         let mut request = self.request(Principal::owner());
         change(&mut request);
         self.ear(request).await
     }
 
-    pub(super) fn commit(&mut self, changes: Vec<Change>, notices: Vec<Notice>) {
+    pub(crate) fn commit(&mut self, changes: Vec<Change>, notices: Vec<Notice>) {
         self.position += 1;
         self.sink.committed(&[Arc::new(Commit {
             position: self.position,
@@ -196,13 +196,13 @@ impl World {
         })]);
     }
 
-    pub(super) fn migrate(&mut self, to: Arc<Catalog>, broken: Vec<SchemaId>) {
+    pub(crate) fn migrate(&mut self, to: Arc<Catalog>, broken: Vec<SchemaId>) {
         *self.ground.catalog.lock().unwrap() = to.clone();
         self.commit(vec![], vec![Notice::Catalog { catalog: to, broken }]);
     }
 
     /// One record of `blog`, given as its columns by name.
-    pub(super) fn blog(&self, op: Op, id: i64, record: Json) -> Change {
+    pub(crate) fn blog(&self, op: Op, id: i64, record: Json) -> Change {
         let schema = self.schema("blog");
         let row = |schema: &Schema| {
             let value = |column: &Column| match &*column.name {
@@ -225,22 +225,22 @@ impl World {
     }
 
     /// Everything that was committed has been told when this returns.
-    pub(super) async fn told(&self) {
+    pub(crate) async fn told(&self) {
         self.live.stats().await;
     }
 
-    pub(super) async fn heard(&self, ear: &Ear) -> Vec<Json> {
+    pub(crate) async fn heard(&self, ear: &Ear) -> Vec<Json> {
         self.told().await;
         take(&ear.outbox).0.iter().map(|frame| payload(frame)).collect()
     }
 
-    pub(super) async fn ended(&self, ear: &Ear) -> u16 {
+    pub(crate) async fn ended(&self, ear: &Ear) -> u16 {
         self.told().await;
         take(&ear.outbox).1.expect("an end").code
     }
 }
 
-pub(super) fn take(outbox: &Outbox) -> (VecDeque<Bytes>, Option<Close>) {
+pub(crate) fn take(outbox: &Outbox) -> (VecDeque<Bytes>, Option<Close>) {
     let mut out = VecDeque::new();
     let mut cx = Context::from_waker(Waker::noop());
     loop {
@@ -252,7 +252,7 @@ pub(super) fn take(outbox: &Outbox) -> (VecDeque<Bytes>, Option<Close>) {
     }
 }
 
-pub(super) fn payload(frame: &[u8]) -> Json {
+pub(crate) fn payload(frame: &[u8]) -> Json {
     let start = match frame[1] {
         126 => 4,
         127 => 10,
@@ -261,7 +261,7 @@ pub(super) fn payload(frame: &[u8]) -> Json {
     serde_json::from_slice(&frame[start..]).expect("JSON")
 }
 
-pub(super) fn user(id: Uuid, roles: &[&str]) -> Principal {
+pub(crate) fn user(id: Uuid, roles: &[&str]) -> Principal {
     Principal {
         user: Some(id),
         roles: roles.iter().map(|role| Arc::from(*role)).collect(),
