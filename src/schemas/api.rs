@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::edit::{Sources, for_file, text};
 use super::settle::{applied, examine};
-use super::{Rename, Service, folder};
+use super::{Rename, Service, folder, log_steps};
 use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::model::file::{self, SchemaDef};
@@ -102,9 +102,7 @@ impl Service {
             })
             .await?;
         let steps: Vec<String> = written.value;
-        for step in steps {
-            tracing::info!("schemas: {step}");
-        }
+        log_steps(&steps);
         for (stem, prepared) in prepared {
             prepared.put().map_err(|error| self.unfinished(&stem, &error))?;
         }

@@ -193,9 +193,7 @@ impl Service {
 
     /// Logs what is new in the report.
     fn tell(&self, report: &Arc<Report>) {
-        for step in &report.steps {
-            tracing::info!("schemas: {step}");
-        }
+        log_steps(&report.steps);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.report = report.clone();
         let mut text = String::new();
@@ -209,19 +207,30 @@ impl Service {
             return;
         }
         if text.is_empty() {
-            tracing::info!("schemas: every file is good again");
+            tracing::info!("every schema file is good again");
         }
         last.told = text;
         for problem in &report.problems {
-            tracing::error!("schemas: {problem}");
+            tracing::error!("{problem}");
         }
         for warning in &report.warnings {
-            tracing::warn!("schemas: {warning}");
+            tracing::warn!("{warning}");
         }
         for name in &report.kept {
             tracing::error!(
-                "schemas: {name}.json is NOT applied; its last good version goes on being served"
+                "{name}.json is NOT applied; its last good version goes on being served"
             );
+        }
+    }
+}
+
+/// Indexes are many and say little.
+fn log_steps(steps: &[String]) {
+    for step in steps {
+        if step.contains(" index on ") {
+            tracing::debug!("{step}");
+        } else {
+            tracing::info!("{step}");
         }
     }
 }
