@@ -54,7 +54,7 @@ pub struct Issuer {
     pub issuer: String,
     /// One of these must be in `aud`.
     pub audience: Vec<String>,
-    /// `RS256`, `ES256` or `EdDSA`.
+    /// `RS256`, `ES256`, `EdDSA` or one of their kin.
     pub algorithm: String,
     pub keys: IssuerKeys,
     /// The claim that holds its roles.
@@ -206,8 +206,12 @@ fn list(text: &str) -> Result<Vec<String>, String> {
 
 fn algorithm(text: &str) -> Result<String, String> {
     match text {
-        "RS256" | "ES256" | "EdDSA" => Ok(text.to_owned()),
-        _ => Err(format!("'{text}': use RS256, ES256 or EdDSA")),
+        "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512" | "ES256" | "ES384" | "EdDSA" => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!(
+            "'{text}': use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
+        )),
     }
 }
 

@@ -88,7 +88,7 @@ const NAMED: &[Row] = &[
         "ISSUER_ALGORITHM",
         "ALG",
         TOKENS,
-        "The one algorithm: RS256, ES256 or EdDSA",
+        "The one algorithm: RS256, ES256, EdDSA or one of their kin",
     ),
     ("issuer_key_file", "ISSUER_KEY_FILE", "FILE", TOKENS, "Its public key, PEM"),
     ("issuer_jwks_file", "ISSUER_JWKS_FILE", "FILE", TOKENS, "Its keys, a JSON Web Key Set"),

@@ -156,12 +156,13 @@ impl Mapping {
     /// Makes a record of a row; the error names the column and what would help.
     pub fn record(&self, columns: Columns) -> Result<Map<String, Json>, String> {
         let mut record = Map::with_capacity(columns.len());
+        let point = columns.contains_key("longitude");
         for (column, value) in columns {
             if self.skip.contains(&column) {
                 continue;
             }
             let Some(field) = self.target(&column) else {
-                if self.derived.contains(&column.as_str()) {
+                if self.told_elsewhere(&column, point) {
                     continue;
                 }
                 return Err(format!(
@@ -179,6 +180,13 @@ impl Mapping {
             }
         }
         Ok(record)
+    }
+
+    /// Whether a column that the format derives says nothing that others do not: a point stands
+    /// in its row as a whole and as its coordinates.
+    fn told_elsewhere(&self, column: &str, point: bool) -> bool {
+        self.derived.contains(&column)
+            && if column == "geometry" { point } else { self.target("geometry").is_some() }
     }
 
     fn value(&self, field: &Field, mut value: Json) -> Result<Json, String> {
@@ -430,7 +438,7 @@ mod tests {
             all("convert").iter().map(|text| conversion(text)).collect::<Result<_, _>>()?,
             all("skip"),
             all("null"),
-            &["geometry"],
+            &["geometry", "longitude", "latitude", "altitude"],
             text,
         )
     }
@@ -443,9 +451,23 @@ mod tests {
     #[test]
     fn columns_find_their_fields() {
         assert_eq!(
-            record(&[], false, json!({"Title": "1776", "US Gross": null, "geometry": {}})),
+            record(&[], false, json!({"Title": "1776", "US Gross": null})),
             Ok(json!({"title": "1776", "us_gross": null}))
         );
+        // A point is taken as a whole or by its coordinates, all of them; nothing gets lost.
+        let point = json!({"geometry": {}, "longitude": 1, "altitude": 2});
+        assert_eq!(
+            record(&[("map", "longitude=us_gross"), ("skip", "altitude")], false, point.clone()),
+            Ok(json!({"us_gross": 1}))
+        );
+        assert_eq!(
+            record(&[("map", "geometry=category")], false, point.clone()),
+            Ok(json!({"category": {}}))
+        );
+        let error = record(&[("map", "longitude=us_gross")], false, point).unwrap_err();
+        assert!(error.contains("--skip 'altitude'"), "{error}");
+        let error = record(&[], false, json!({"geometry": {}})).unwrap_err();
+        assert!(error.contains("--map 'geometry=FIELD'"), "{error}");
         assert_eq!(
             record(
                 &[("map", "Name=title"), ("convert", "title=text"), ("skip", "x"), ("null", "N/A")],

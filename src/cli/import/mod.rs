@@ -38,10 +38,14 @@ stands is refused, told with line and reason, and there is an option for it:
   --null N/A                       this text is null
   --skip COLUMN                    this column is left out
 
+A feature of GeoJSON has its properties as columns, its `id`, its `geometry` as JSON, and where that
+is a point its `longitude`, `latitude` and `altitude`; take the geometry or the coordinates.
+
 In CSV, where all is text, values are read by the fields' types and an empty cell is null.
 
   rowcast import movie movies.json --convert title=text --convert 'release_date=date:%b %d %Y'
-  rowcast import earthquake earthquakes.json --convert time=epoch-ms --convert updated=epoch-ms";
+  rowcast import earthquake earthquakes.json --map altitude=depth \\
+      --convert time=epoch-ms --convert updated=epoch-ms";
 
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]

@@ -45,7 +45,7 @@ pub struct Rows {
     pub read: Arc<AtomicU64>,
     /// Size of the file, where it has one.
     pub size: Option<u64>,
-    /// Columns that the format derives; what no field takes of these is no loss.
+    /// Columns that the format derives, some of them from each other.
     pub derived: &'static [&'static str],
 }
 
