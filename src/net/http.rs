@@ -28,6 +28,8 @@ use crate::net::stream::{Io, Stream};
 
 /// The head of a request; beyond it 431. A URL alone ends at hyper's 64 KiB, with 414.
 const HEAD_BYTES: usize = 128 << 10;
+/// How much of a path is logged.
+const LOGGED_CHARS: usize = 256;
 /// What is read at once of a body.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -173,7 +175,8 @@ async fn answer<H: Handler>(
     connection: Arc<Connection>,
 ) -> Response {
     let began = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let method = request.method().clone();
+    let path: String = request.uri().path().chars().take(LOGGED_CHARS).collect();
     let head = method == Method::HEAD;
     if head {
         *request.method_mut() = Method::GET;

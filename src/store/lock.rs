@@ -40,9 +40,23 @@ pub(crate) fn take(dir: &Path) -> Result<DirLock> {
         }
         Err(TryLockError::Error(error)) => return Err(fail("cannot be locked", &error)),
     }
+    // SQLite would make it for everyone to read; its other files take after it.
+    private(&super::connection::file(dir)).map_err(|error| fail("is not writable", &error))?;
     // Whose lock it is, for people; nothing reads it, and a full disk is told later and better.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(DirLock { _file: file })
+}
+
+/// Makes a file that is its owner's alone, where there is none.
+fn private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options.open(path).map(drop)
 }
 
 fn make(dir: &Path) -> std::io::Result<()> {

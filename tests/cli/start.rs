@@ -36,7 +36,9 @@ fn first_run() {
     assert!(value("APP_KEY").len() >= 32);
     assert!(!text.contains(&value("APP_KEY")), "{text}");
     assert_eq!((mode(&data), mode(&data.join(".env"))), (0o700, 0o600));
-    assert_eq!(mode(&data.join("control.sock")), 0o600);
+    for file in ["control.sock", "rowcast.db", "rowcast.db-wal"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
     for word in ["open", "blog, category, earthquake, movie", "log in", "subscribe", "write"] {
         assert!(text.contains(word), "no '{word}' in {text}");
     }
