@@ -188,7 +188,11 @@ fn swap(
 /// What was asked was good once: if it is refused now, it is access that was lost.
 fn lost(error: Error) -> Error {
     match error.kind {
-        Kind::Bad | Kind::Unauthorized => Error::forbidden(error.message),
+        Kind::Bad => Error::forbidden(error.message),
+        Kind::Unauthorized => {
+            let message = error.message.strip_prefix("Unauthorized: ");
+            Error::forbidden(message.unwrap_or(&error.message))
+        }
         _ => error,
     }
 }
