@@ -70,6 +70,10 @@ bounds! {
     page_default: u64 = 10, 1 => 100_000;
     /// Largest offset a list may skip: skipped rows are read all the same.
     page_offset: u64 = 1_000_000, 0 => 1_000_000_000;
+    /// Related records that one read or one commit gathers, all relations together: memory, and
+    /// the writer's time. A read beyond it is refused; subscriptions that read through relations
+    /// end at such a commit.
+    related_records: usize = 100_000, 1 => 100_000_000;
     /// Entries in one `select`.
     select_entries: usize = 64, 1 => 10_000;
     /// Relations one entry of a `select` may cross.

@@ -75,8 +75,8 @@ impl Fanout {
         }
     }
 
-    /// Tells every subscriber its messages of this commit. Gives the plans that panicked: what
-    /// their subscribers should have heard is unknown.
+    /// Tells every subscriber its messages of this commit. Gives the plans that panicked or whose
+    /// related records are too many: what their subscribers should have heard is unknown.
     pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<PlanId> {
         self.find(registry, commit);
         self.found.sort_unstable();
@@ -104,6 +104,10 @@ impl Fanout {
                 }
                 // A row of another layout must never be read through this plan.
                 if entry.plan.schema.version != change.schema_version {
+                    self.failed.push(id);
+                    continue;
+                }
+                if commit.related.incomplete && !entry.plan.paths.is_empty() {
                     self.failed.push(id);
                     continue;
                 }

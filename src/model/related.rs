@@ -100,6 +100,8 @@ impl Related for RelatedSet {
 pub struct RelatedRows {
     pub before: RelatedSet,
     pub after: RelatedSet,
+    /// They were too many to gather: who reads through relations cannot be told of this commit.
+    pub incomplete: bool,
 }
 
 /// The relations that a filter, grant or projection reads, as a tree from one schema:

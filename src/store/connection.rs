@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Result};
+use rusqlite::{Connection, OpenFlags, Result, Statement};
 
 use super::functions;
 
@@ -20,6 +20,22 @@ const WAL_BYTES: i64 = 64 << 20;
 
 /// Statements kept prepared, a connection: a dozen a schema in use.
 const STATEMENTS: usize = 512;
+
+/// Longer statements are not kept: clients' filters make them, each its own, and they are large.
+const KEPT_BYTES: usize = 4 << 10;
+
+/// Runs `with` on a statement, kept prepared where it is of a size to keep.
+pub(crate) fn prepared<T>(
+    connection: &Connection,
+    text: &str,
+    with: impl FnOnce(&mut Statement<'_>) -> Result<T>,
+) -> Result<T> {
+    if text.len() > KEPT_BYTES {
+        with(&mut connection.prepare(text)?)
+    } else {
+        with(&mut *connection.prepare_cached(text)?)
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -42,12 +58,22 @@ pub(crate) fn write_ahead(writer: &Connection) -> Result<bool> {
     Ok(mode.eq_ignore_ascii_case("wal"))
 }
 
-/// Opens the database for one use. The writer must be the first: it makes the file.
-pub(crate) fn open(dir: &Path, role: Use) -> Result<Connection> {
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if role == Use::Write {
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+/// Makes the file where it is missing, for its owner alone: a directory that was there before may
+/// be open to others, and password hashes are in it. SQLite's own files take after it.
+pub(crate) fn make(dir: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
     }
+    options.open(file(dir)).map(drop)
+}
+
+/// Opens the database for one use. The file must be there.
+pub(crate) fn open(dir: &Path, role: Use) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file(dir), flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -133,6 +133,10 @@ pub(crate) fn at_open(dir: &Path, error: rusqlite::Error) -> Error {
 
 /// The writer's connection to the store in `dir`, made or brought up to date.
 pub(crate) fn open(dir: &Path) -> Result<Connection> {
+    connection::make(dir).map_err(|error| {
+        let text = format!("data directory {}: rowcast.db cannot be made: {error}", dir.display());
+        Error::new(Kind::Unavailable, text)
+    })?;
     let mut writer =
         connection::open(dir, connection::Use::Write).map_err(|error| at_open(dir, error))?;
     ready(&mut writer, dir)?;

@@ -26,6 +26,7 @@ mod texts;
 mod touched;
 mod trim;
 pub mod tx;
+mod watch;
 mod writer;
 
 use std::collections::HashMap;
@@ -127,8 +128,7 @@ impl Store {
             Arc::new(Shared { catalog: ArcSwap::from_pointee(catalog), want: ArcSwap::default() });
         let writes = Arc::new(Line::new(options.limits.waiting_writes));
         let reads = Arc::new(Line::new(options.limits.waiting_reads));
-        let read_time = options.limits.read_time;
-        let mut threads = pool::start(options.readers, &options.dir, read_time, &reads, &shared)?;
+        let mut threads = pool::start(&options, &reads, &shared)?;
         let writer = Writer::new(&options, connection, writes.clone(), shared.clone(), sink)?;
         threads.push(
             std::thread::Builder::new()

@@ -1,9 +1,9 @@
 //! A few threads that read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,14 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 
-use super::Shared;
 use super::connection::{self, Use};
 use super::fault::fault;
 use super::format;
 use super::line::Line;
 use super::read::Reader;
 use super::texts::TextCache;
-
-/// Steps of SQLite's machine between two looks at the clock: some microseconds.
-const STEPS: i32 = 1_000;
+use super::watch::Watch;
+use super::{Options, Shared};
 
 /// What a read does with its snapshot, or with the reason that there is none.
 type ReadJob = Box<dyn FnOnce(Result<&Reader<'_>>) + Send>;
@@ -32,42 +30,24 @@ pub(crate) struct ReadTask {
     pub(crate) abandoned: Arc<AtomicBool>,
 }
 
-/// What the progress handler looks at.
-#[derive(Default)]
-struct Watch(Mutex<Option<(Instant, Arc<AtomicBool>)>>);
-
-impl Watch {
-    fn set(&self, to: Option<(Instant, Arc<AtomicBool>)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
-    }
-
-    fn over(&self) -> bool {
-        let watch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.as_ref().is_some_and(|(until, abandoned)| {
-            abandoned.load(Ordering::Relaxed) || Instant::now() >= *until
-        })
-    }
-}
-
 pub(crate) fn start(
-    number: usize,
-    dir: &Path,
-    read_time: Duration,
+    options: &Options,
     line: &Arc<Line<ReadTask>>,
     shared: &Arc<Shared>,
 ) -> Result<Vec<JoinHandle<()>>> {
-    (0..number.max(1))
+    (0..options.readers.max(1))
         .map(|index| {
             let mut thread = Thread {
-                dir: dir.to_owned(),
-                read_time,
+                dir: options.dir.clone(),
+                read_time: options.limits.read_time,
+                related_records: options.limits.related_records,
                 shared: shared.clone(),
-                watch: Arc::default(),
+                watch: Watch::default(),
                 texts: TextCache::default(),
                 catalog: None,
                 connection: None,
             };
-            let connection = thread.open().map_err(|error| format::at_open(dir, error))?;
+            let connection = thread.open().map_err(|error| format::at_open(&options.dir, error))?;
             thread.connection = Some(connection);
             let line = line.clone();
             std::thread::Builder::new()
@@ -87,8 +67,9 @@ pub(crate) fn start(
 struct Thread {
     dir: PathBuf,
     read_time: Duration,
+    related_records: usize,
     shared: Arc<Shared>,
-    watch: Arc<Watch>,
+    watch: Watch,
     texts: TextCache,
     /// Version of the catalog that `texts` were spelt for.
     catalog: Option<u64>,
@@ -99,8 +80,7 @@ struct Thread {
 impl Thread {
     fn open(&self) -> rusqlite::Result<Connection> {
         let mut connection = connection::open(&self.dir, Use::Read)?;
-        let watch = self.watch.clone();
-        connection.progress_handler(STEPS, Some(move || watch.over()))?;
+        self.watch.over(&mut connection)?;
         Ok(connection)
     }
 
@@ -109,10 +89,10 @@ impl Thread {
             Ok(connection) => connection,
             Err(error) => return (task.job)(Err(fault(error))),
         };
-        self.watch.set(Some((Instant::now() + self.read_time, task.abandoned)));
+        self.watch.hold(Instant::now() + self.read_time, Some(task.abandoned));
         // A panic is the request's own: its future hears of it because the answer never comes.
         let good = catch_unwind(AssertUnwindSafe(|| self.read(&connection, task.job)));
-        self.watch.set(None);
+        self.watch.release();
         let ended = connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok();
         if ended && good.unwrap_or(true) {
             self.connection = Some(connection);
@@ -132,7 +112,8 @@ impl Thread {
             self.texts.clear();
             self.catalog = Some(catalog.version);
         }
-        job(Ok(&Reader { connection, catalog, texts: &self.texts }));
+        let (texts, related_records) = (&self.texts, self.related_records);
+        job(Ok(&Reader { connection, catalog, texts, related_records }));
         true
     }
 

@@ -14,9 +14,10 @@ use crate::model::schema::{Schema, Slot};
 use crate::model::value::Value;
 
 use super::cell::{self, Cell};
+use super::connection::prepared;
 use super::fault::fault;
 use super::log::{self, Entry, Mark};
-use super::related;
+use super::related::{self, Source};
 use super::texts::TextCache;
 
 /// Rows of one schema.
@@ -52,6 +53,7 @@ pub struct Reader<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) texts: &'a TextCache,
+    pub(crate) related_records: usize,
 }
 
 impl Reader<'_> {
@@ -133,7 +135,14 @@ impl Rows for Reader<'_> {
     }
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
-        related::gather(self.connection, self.texts, &self.catalog, schema, rows, paths, None)
+        let Reader { connection, catalog, texts, related_records: most } = self;
+        related::gather(
+            &Source { connection, texts, catalog, most: *most },
+            schema,
+            rows,
+            paths,
+            None,
+        )
     }
 }
 
@@ -178,12 +187,11 @@ pub(crate) fn select(
     text.push_str(" LIMIT ? OFFSET ?");
     let bound = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let page = [query.limit.map_or(Value::Int(-1), bound), bound(query.offset)];
-    let read = || -> rusqlite::Result<Vec<Arc<Row>>> {
-        let mut statement = connection.prepare_cached(&text)?;
+    prepared(connection, &text, |statement| {
         let params = params_from_iter(condition.params.iter().chain(&page).map(Cell));
         statement.query_map(params, |row| cell::record(row, 0, schema).map(Arc::new))?.collect()
-    };
-    read().map_err(fault)
+    })
+    .map_err(fault)
 }
 
 pub(crate) fn count(
@@ -195,15 +203,12 @@ pub(crate) fn count(
 ) -> Result<u64> {
     let condition = sql::write(filter, catalog, schema, "r");
     let text = format!("SELECT count(*) FROM {} WHERE {}", texts.of(schema).from, condition.text);
-    connection
-        .prepare_cached(&text)
-        .and_then(|mut statement| {
-            statement.query_row(params_from_iter(condition.params.iter().map(Cell)), |row| {
-                row.get::<_, i64>(0)
-            })
-        })
-        .map(|number| number as u64)
-        .map_err(fault)
+    prepared(connection, &text, |statement| {
+        let params = params_from_iter(condition.params.iter().map(Cell));
+        statement.query_row(params, |row| row.get::<_, i64>(0))
+    })
+    .map(|number| number as u64)
+    .map_err(fault)
 }
 
 /// Rows by a statement of two parameters: a value, and how many at most.

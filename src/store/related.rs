@@ -1,11 +1,12 @@
 //! Rows through relations, a few queries a relation.
 
+use std::cell::Cell as Counter;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{Connection, params_from_iter};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filter::sql::quote;
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
@@ -22,28 +23,35 @@ use super::touched::Touched;
 const CHUNK: usize = 256;
 const SMALL: usize = 4;
 
-/// Everything that `paths` reads from `rows`. With `undo` the state before a write is read: the
+/// Where related rows are read from.
+pub(crate) struct Source<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) texts: &'a TextCache,
+    pub(crate) catalog: &'a Catalog,
+    /// Rows that may be read at once.
+    pub(crate) most: usize,
+}
+
+/// Everything that `paths` reads from `rows`; 413 where that is too much. With `undo` the state before a write is read: the
 /// present rows, but what the write touched as it was before.
 pub(crate) fn gather(
-    connection: &Connection,
-    texts: &TextCache,
-    catalog: &Catalog,
+    source: &Source<'_>,
     schema: &Schema,
     rows: &[Arc<Row>],
     paths: &Paths,
     undo: Option<&Touched>,
 ) -> Result<RelatedSet> {
     let mut set = RelatedSet::default();
-    let gatherer = Gatherer { connection, texts, catalog, undo };
+    let gatherer = Gatherer { source, undo, read: Counter::new(0) };
     gatherer.follow(schema, rows, paths, &mut set)?;
     Ok(set)
 }
 
 struct Gatherer<'a> {
-    connection: &'a Connection,
-    texts: &'a TextCache,
-    catalog: &'a Catalog,
+    source: &'a Source<'a>,
     undo: Option<&'a Touched>,
+    /// Rows read so far.
+    read: Counter<usize>,
 }
 
 /// Related rows by the primary key they are related to, each list by primary key.
@@ -84,7 +92,8 @@ impl Gatherer<'_> {
     }
 
     fn schema(&self, id: SchemaId) -> Result<Arc<Schema>> {
-        self.catalog
+        self.source
+            .catalog
             .get(id)
             .cloned()
             .ok_or_else(|| Error::internal(format_args!("the catalog lacks schema {}", id.0)))
@@ -197,8 +206,8 @@ impl Gatherer<'_> {
         keys: &[Value],
         mut each: impl FnMut(Arc<Row>),
     ) -> Result<()> {
-        let texts = self.texts.of(schema);
-        let mut read = |keys: &[Value]| -> rusqlite::Result<()> {
+        let texts = self.source.texts.of(schema);
+        let mut read = |keys: &[Value]| -> rusqlite::Result<bool> {
             let length = if keys.len() <= SMALL { SMALL } else { CHUNK };
             let text = format!(
                 "SELECT {} FROM {} WHERE r.{} IN ({})",
@@ -207,16 +216,32 @@ impl Gatherer<'_> {
                 quote(&schema.columns[slot].name),
                 vec!["?"; length].join(", ")
             );
-            let mut statement = self.connection.prepare_cached(&text)?;
+            let mut statement = self.source.connection.prepare_cached(&text)?;
             // What is missing to the full length is NULL, which nothing equals.
             let padded = keys.iter().chain(std::iter::repeat(&Value::Null)).take(length);
             let mut rows = statement.query(params_from_iter(padded.map(Cell)))?;
             while let Some(row) = rows.next()? {
+                self.read.set(self.read.get() + 1);
+                if self.read.get() > self.source.most {
+                    return Ok(false);
+                }
                 each(Arc::new(cell::record(row, 0, schema)?));
             }
-            Ok(())
+            Ok(true)
         };
-        keys.chunks(CHUNK).try_for_each(&mut read).map_err(fault)
+        for keys in keys.chunks(CHUNK) {
+            if !read(keys).map_err(fault)? {
+                return Err(Error::new(
+                    Kind::TooLarge,
+                    format!(
+                        "the related records are more than {}, the most that are read at once; \
+                         ask for fewer records or for less of them",
+                        self.source.most
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::change::{Change, Commit, Row};
 use crate::model::related::{Paths, RelatedRows};
 use crate::model::schema::{Schema, SchemaId};
@@ -32,7 +32,14 @@ pub(crate) fn seal(tx: &Tx<'_>, tail: &mut Tail, want: &Want) -> Result<Option<A
     codec::encode(tx.origin, &changes, &schemas, &tx.notices, &mut entry);
     let bytes =
         log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas).map_err(fault)?;
-    let related = related(tx, want, &changes, &schemas)?;
+    let related = match related(tx, want, &changes, &schemas) {
+        // What subscribers read must not keep others from writing.
+        Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {
+            tracing::warn!("a commit without its related records: {error}");
+            RelatedRows { incomplete: true, ..RelatedRows::default() }
+        }
+        related => related?,
+    };
     *tail = Tail { newest: mark, ends: tail.ends + bytes };
     Ok(Some(Arc::new(Commit {
         position: mark.position,
@@ -56,6 +63,7 @@ fn related(
     if want.is_empty() {
         return Ok(both);
     }
+    let source = tx.source();
     let mut wanted: HashMap<SchemaId, (&Arc<Schema>, &Paths, Vec<usize>)> = HashMap::new();
     for (index, schema) in schemas.iter().enumerate() {
         if let Some(paths) = want.get(&schema.id).filter(|paths| !paths.is_empty()) {
@@ -66,9 +74,8 @@ fn related(
         let side = |pick: fn(&Change) -> &Option<Arc<Row>>| -> Vec<Arc<Row>> {
             indexes.iter().filter_map(|index| pick(&changes[*index]).clone()).collect()
         };
-        let read = |rows: &[Arc<Row>], undo| {
-            gather(tx.connection, &tx.desk.texts, &tx.catalog, schema, rows, paths, undo)
-        };
+        let read =
+            |rows: &[Arc<Row>], undo| tx.reading(|| gather(&source, schema, rows, paths, undo));
         let after = side(|change| &change.after);
         if !after.is_empty() {
             both.after.merge(read(&after, None)?);

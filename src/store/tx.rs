@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::{Connection, params_from_iter};
 use uuid::Uuid;
@@ -24,6 +25,7 @@ use super::refs::{Referrer, ReferrerKind, referrers};
 use super::related;
 use super::texts::TextCache;
 use super::touched::Touched;
+use super::watch::Watch;
 use super::{format, refuse};
 
 /// A job's view of the rows: sees its own changes. Implements [`super::Rows`].
@@ -38,6 +40,8 @@ pub struct Tx<'a> {
     /// Whether this write replaced the catalog.
     pub(crate) migrated: bool,
     pub(crate) now: i64,
+    /// Until then may this write read; what it changes is bounded by records and bytes.
+    read_until: Instant,
     pub(crate) touched: Touched,
     pub(crate) notices: Vec<Notice>,
     pub(crate) origin: Option<Uuid>,
@@ -46,18 +50,29 @@ pub struct Tx<'a> {
     pub(super) unlinked: Unlinked,
 }
 
+/// The largest id that may be written where ids are automatic. SQLite counts on from the largest
+/// one there ever was, and at 2^63-1 it calls the disk full.
+const MAX_GIVEN_ID: i64 = 1 << 62;
+
 pub(super) type Unlinked = HashMap<(SchemaId, Key, Key), Value>;
 
 /// What the writer keeps at hand from write to write.
 pub(crate) struct Desk {
     pub(crate) texts: TextCache,
     pub(crate) limits: Limits,
+    /// Over the writer's connection: what a job selects must not hold up all other writes.
+    pub(crate) watch: Watch,
     referrers: RefCell<HashMap<SchemaId, Arc<[Referrer]>>>,
 }
 
 impl Desk {
     pub(crate) fn new(limits: Limits) -> Self {
-        Desk { texts: TextCache::default(), limits, referrers: RefCell::default() }
+        Desk {
+            texts: TextCache::default(),
+            limits,
+            watch: Watch::default(),
+            referrers: RefCell::default(),
+        }
     }
 
     /// Forgets what was derived from a catalog.
@@ -80,6 +95,7 @@ impl<'a> Tx<'a> {
             catalog,
             migrated: false,
             now,
+            read_until: Instant::now() + desk.limits.read_time,
             touched: Touched::default(),
             notices: Vec::new(),
             origin: None,
@@ -213,6 +229,24 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// Runs what a client's filter may make long, for no longer than a read may take.
+    pub(crate) fn reading<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.desk.watch.hold(self.read_until, None);
+        let outcome = read();
+        self.desk.watch.release();
+        outcome
+    }
+
+    /// Where related rows are read from.
+    pub(crate) fn source(&self) -> related::Source<'_> {
+        related::Source {
+            connection: self.connection,
+            texts: &self.desk.texts,
+            catalog: &self.catalog,
+            most: self.desk.limits.related_records,
+        }
+    }
+
     fn schema(&self, id: SchemaId) -> Result<Arc<Schema>> {
         self.catalog
             .get(id)
@@ -244,6 +278,15 @@ impl<'a> Tx<'a> {
                 true => values[schema.primary] = Value::Uuid(Uuid::now_v7()),
                 false => return Err(Error::bad(format!("{}: a value is required", primary.name))),
             }
+        }
+        if let Value::Int(id) = values[schema.primary]
+            && primary.automatic
+            && id > MAX_GIVEN_ID
+        {
+            let name = &primary.name;
+            return Err(Error::bad(format!(
+                "{name}: {id} is too large; use {MAX_GIVEN_ID} at most"
+            )));
         }
         self.small_enough(schema, &values)?;
         let done = self
@@ -502,15 +545,15 @@ impl Rows for Tx<'_> {
     }
 
     fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>> {
-        read::select(self.connection, &self.desk.texts, &self.catalog, query)
+        self.reading(|| read::select(self.connection, &self.desk.texts, &self.catalog, query))
     }
 
     fn count(&self, schema: &Schema, filter: &Predicate) -> Result<u64> {
-        read::count(self.connection, &self.desk.texts, &self.catalog, schema, filter)
+        let texts = &self.desk.texts;
+        self.reading(|| read::count(self.connection, texts, &self.catalog, schema, filter))
     }
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
-        let texts = &self.desk.texts;
-        related::gather(self.connection, texts, &self.catalog, schema, rows, paths, None)
+        self.reading(|| related::gather(&self.source(), schema, rows, paths, None))
     }
 }

@@ -136,13 +136,15 @@ impl Writer {
     ) -> Result<Writer> {
         let checkpoints = Checkpoints::start(options.dir.clone()).map_err(Error::internal)?;
         checkpoints.watch(&mut connection).map_err(fault)?;
+        let desk = Desk::new(options.limits.clone());
+        desk.watch.over(&mut connection).map_err(fault)?;
         Ok(Writer {
             dir: options.dir.clone(),
             checkpoints,
             tail: log::tail(&connection).map_err(fault)?,
             connection: Some(connection),
             trim: Trim::new(options.log_age, options.log_bytes),
-            desk: Desk::new(options.limits.clone()),
+            desk,
             line,
             shared,
             sink,
@@ -293,7 +295,7 @@ impl Writer {
         // SQLite itself rolls everything back on some errors; then the jobs before are lost too.
         if connection.is_autocommit() {
             let error = outcome.err().unwrap_or_else(|| Error::internal("a job ended the group"));
-            return Err(Failed { error: unwritten(error), trouble: Trouble::Full });
+            return Err(Failed { error: unwritten(error), trouble: Trouble::Disk });
         }
         if outcome.is_ok() {
             statement(connection, "RELEASE job")?;
@@ -325,6 +327,7 @@ impl Writer {
     fn reopen(&mut self) -> Result<Connection, Failed> {
         let mut connection = connection::open(&self.dir, Use::Write)?;
         self.checkpoints.watch(&mut connection)?;
+        self.desk.watch.over(&mut connection)?;
         let tail = log::tail(&connection)?;
         if tail != self.tail {
             // A group that failed is in the log all the same (or an acknowledged one is not). The

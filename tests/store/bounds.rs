@@ -1,9 +1,12 @@
 //! Bounds of one write, named with their numbers and remedies.
 
+use std::collections::HashMap;
+
 use rowcast::error::{Error, Kind};
 use rowcast::limits::Limits;
+use rowcast::model::related::Paths;
 use rowcast::model::value::Value;
-use rowcast::store::{Options, Store};
+use rowcast::store::{Options, Rows, Store};
 
 use crate::support::*;
 
@@ -87,4 +90,64 @@ fn a_record_may_be_so_large_as_json() {
     let long = Value::Text("x".repeat(5_000).into());
     let update = store.write_blocking(move |tx| tx.set("blog", 1, &[("title", long)]));
     refused(update.unwrap_err(), &["5000"]);
+}
+
+#[test]
+fn related_records_are_bounded_for_reads_and_left_out_of_commits() {
+    let (_dir, store) = store(|limits| limits.related_records = 10);
+    let blog = store.catalog().named("blog").unwrap().clone();
+    let mut paths = Paths::default();
+    paths.0.entry("author".into()).or_default().0.entry("blogs".into()).or_default();
+    store.want(HashMap::from([(blog.id, paths.clone())]));
+    let commit = || {
+        let write = store
+            .write_blocking(|tx| tx.put("blog", &[("title", text("x")), ("author_id", id(1))]));
+        write.unwrap().commit.unwrap()
+    };
+    // The author and nine blogs.
+    for _ in 0..9 {
+        let commit = commit();
+        assert!(!commit.related.incomplete && !commit.related.after.is_empty());
+    }
+    let gather = |store: &Store| {
+        let paths = paths.clone();
+        store.read_blocking(move |reader| {
+            let row = reader.find("blog", 1).unwrap();
+            reader.gather(&reader.of("blog"), &[row], &paths)
+        })
+    };
+    assert!(!gather(&store).unwrap().is_empty());
+    let commit = commit();
+    assert!(commit.related.incomplete && commit.related.after.is_empty());
+    refused(gather(&store).unwrap_err(), &["more than 10", "fewer"]);
+}
+
+#[test]
+fn ids_leave_room_to_count_on() {
+    let (_dir, store) = store(|_| ());
+    let put = |id: i64| {
+        store.write_blocking(move |tx| {
+            tx.put("tag", &[("id", Value::Int(id)), ("name", text(&id.to_string()))])
+        })
+    };
+    let error = put(i64::MAX).unwrap_err();
+    assert_eq!(error.kind, Kind::Bad);
+    assert!(error.message.contains("id: 9223372036854775807 is too large"), "{error}");
+    put(1 << 62).unwrap();
+    let next = store.write_blocking(|tx| tx.put("tag", &[("name", text("next"))])).unwrap();
+    assert_eq!(next.value, Value::Int((1 << 62) + 1));
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (_store, _) = open(Options::new(dir.path()));
+    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert!(mode & 0o077 == 0 || name == "lock", "{name}: {mode:o}");
+    }
 }

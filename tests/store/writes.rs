@@ -284,6 +284,24 @@ fn a_read_that_takes_too_long_is_interrupted() {
 }
 
 #[test]
+fn a_write_that_reads_too_long_fails_alone() {
+    let (_dir, store) = tangled(|options| options.limits.read_time = Duration::from_millis(200));
+    let error = store
+        .write_blocking(|tx| {
+            tx.put("tag", &[("name", text("in vain"))])?;
+            let filter = endless(tx.catalog());
+            tx.count(&tx.of("blog"), &filter)
+        })
+        .map(|written| written.value)
+        .unwrap_err();
+    assert_eq!(error.kind, Kind::Timeout, "{error}");
+    let tag = store.write_blocking(|tx| tx.put("tag", &[("name", text("good"))])).unwrap();
+    assert_eq!(tag.commit.unwrap().position, 3);
+    let rows = store.read_blocking(|reader| Ok(select_all(reader, "tag").len())).unwrap();
+    assert_eq!(rows, 21);
+}
+
+#[test]
 fn a_read_whose_client_left_is_interrupted() {
     let (_dir, store) = tangled(|options| options.limits.read_time = Duration::from_secs(600));
     let begun = Instant::now();
