@@ -10,8 +10,9 @@ mod fields;
 mod primary;
 mod relation;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use regex::Regex;
 use serde_json::{Map, Value as Json};
 
 use super::lines::Lines;
@@ -277,11 +278,13 @@ fn indexes(check: &mut Check, root: &Map<String, Json>) -> Vec<IndexDef> {
     found
 }
 
-/// `[A-Za-z][A-Za-z0-9_]{0,62}`.
+/// What names of schemas, tables, fields, indexes and junctions must look like (SEMANTICS 10).
+static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new("^[A-Za-z][A-Za-z0-9_]{0,62}$").expect("a constant, tried by every test of a schema")
+});
+
 pub fn is_identifier(name: &str) -> bool {
-    name.len() <= NAME_CHARS
-        && name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    IDENTIFIER.is_match(name)
 }
 
 /// The name of the column that holds a to-one relation's key.
