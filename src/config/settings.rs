@@ -233,7 +233,9 @@ impl clap::FromArgMatches for PlaceFlags {
 impl clap::Args for PlaceFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
         let place = |setting: &&Setting| ["data", "schemas", "log"].contains(&setting.key);
-        command.arg(config_flag()).args(SETTINGS.iter().filter(place).map(flag))
+        let flags = SETTINGS.iter().filter(place).map(flag).chain([config_flag()]);
+        // Before or after the action of a command that has several (`user list --data DIR`).
+        command.args(flags.map(|flag| flag.global(true)))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

@@ -44,6 +44,15 @@ fn users_and_tokens_with_and_without_a_server() {
     assert!(code == 1 && err.contains("nobody"), "{err}");
 
     let (code, out, _) = in_dir(&dir, &["user", "list"]);
+    // The directory may be named before the action or after it.
+    assert_eq!(
+        in_dir(&dir, &["user", "--data", "data", "list"]),
+        (code, out.clone(), String::new())
+    );
+    assert_eq!(
+        in_dir(&dir, &["user", "list", "--data", "data"]),
+        (code, out.clone(), String::new())
+    );
     assert_eq!((code, out.lines().count()), (0, 2), "{out}");
     let joe: Json = serde_json::from_str(out.lines().nth(1).expect("joe")).expect("JSON");
     assert_eq!(
