@@ -77,9 +77,13 @@ fn benches(c: &mut Criterion) {
     c.bench_function("resolve a user's grant", |b| {
         b.iter(|| grant::resolve(&catalog, black_box(&quake), &user, Action::Read));
     });
-    for (name, who) in [("compile a plan, all may be read", &staff), ("compile a plan, masked", &user)] {
+    for (name, who) in
+        [("compile a plan, all may be read", &staff), ("compile a plan, masked", &user)]
+    {
         let ask = ask("");
-        b(c, name, || Plan::compile(&catalog, who, &limits, black_box(&ask)).expect("a plan").key.len());
+        b(c, name, || {
+            Plan::compile(&catalog, who, &limits, black_box(&ask)).expect("a plan").key.len()
+        });
     }
     let mut out = Vec::with_capacity(1024);
     for (name, who, select) in [
