@@ -82,8 +82,13 @@ async fn soon(what: &str, is: impl Fn() -> bool) {
 async fn saved_changed_bad_and_removed_files() {
     let place = Place::new();
     let (store, service) = place.open().await;
+    place.save(
+        "early",
+        &json!({"name": "early", "namespace": "earlies", "label_field": "text",
+        "fields": [{"name": "text", "type": "string"}]}),
+    );
     let _watch = service.watch();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    soon("a file saved before the watch began", || serves(&store, "early", "text")).await;
 
     place.save("note", &note());
     soon("a new file", || serves(&store, "note", "text")).await;

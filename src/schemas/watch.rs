@@ -44,6 +44,8 @@ impl Service {
 async fn run(service: Weak<Service>, dir: std::path::PathBuf) {
     let (sender, mut events) = mpsc::channel(1);
     let mut notices = listen(&dir, sender.clone());
+    // What was saved after the folder was read at the start and before anybody listened.
+    let _ = sender.try_send(());
     let mut seen = folder::fingerprint(&dir).ok();
     let mut failed = false;
     loop {
