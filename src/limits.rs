@@ -70,6 +70,8 @@ bounds! {
     page_default: u64 = 10, 1 => 100_000;
     /// Largest offset a list may skip: skipped rows are read all the same.
     page_offset: u64 = 1_000_000, 0 => 1_000_000_000;
+    /// An answer to a list, and the records it is made from: memory that one request takes.
+    answer_bytes: usize = 64 * MIB, MIB => 4096 * MIB;
     /// Related records that one read or one commit gathers, all relations together: memory, and
     /// the writer's time. A read beyond it is refused; subscriptions that read through relations
     /// end at such a commit.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::grant::{self, Action, FieldSet, Grant};
 use crate::auth::principal::Principal;
-use crate::error::{Error, Result, clip};
+use crate::error::{Error, Kind, Result, clip};
 use crate::filter::{Predicate, Truth, eval};
 use crate::limits::Limits;
 use crate::model::change::Row;
@@ -32,7 +32,8 @@ impl Content {
     /// "items"}`. `total` counts what is within the filter and the read grant.
     ///
     /// # Errors
-    /// Those of [`Plan::compile`]; 400 for a page or limit out of bounds.
+    /// Those of [`Plan::compile`]; 400 for a page or limit out of bounds; 413 for an answer over
+    /// [`Limits::answer_bytes`].
     pub async fn list(&self, principal: &Principal, ask: ListAsk) -> Result<Vec<u8>> {
         let (principal, limits) = (principal.clone(), self.limits.clone());
         self.store.read(move |rows| list(rows, &principal, &limits, &ask)).await
@@ -56,7 +57,9 @@ impl Content {
         let job = move |rows: &crate::store::Reader<'_>| {
             let plan = Plan::compile(rows.catalog(), &principal, &limits, &ask)?;
             let key = parse_key(&plan.schema, &id)?;
-            record(rows, &plan, &key)?.ok_or_else(|| missing(&plan.schema, &id))
+            let record = record(rows, &plan, &key)?.ok_or_else(|| missing(&plan.schema, &id))?;
+            within(&record, &limits)?;
+            Ok(record)
         };
         self.store.read(job).await
     }
@@ -83,13 +86,14 @@ pub fn list(
         if sort.is_empty() {
             sort.push((plan.schema.primary, true));
         }
-        rows.select(&Query {
+        let query = Query {
             schema: plan.schema.clone(),
             filter: plan.filter.clone(),
             sort,
             limit: Some(limit),
             offset,
-        })?
+        };
+        rows.select_within(&query, limits.answer_bytes)?
     } else {
         Vec::new()
     };
@@ -112,9 +116,24 @@ pub fn list(
             out.push(b',');
         }
         plan.body.encode(row, &related, &mut out);
+        within(&out, limits)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out)
+}
+
+/// Refuses an answer that is too large to be held for a client.
+fn within(answer: &[u8], limits: &Limits) -> Result<()> {
+    if answer.len() <= limits.answer_bytes {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::TooLarge,
+        format!(
+            "the answer is larger than {} bytes; ask for less with 'limit' or 'select'",
+            limits.answer_bytes
+        ),
+    ))
 }
 
 /// Page and limit, checked: the product cannot overflow.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::filter::Predicate;
 use crate::filter::sql::{self, quote};
 use crate::model::catalog::Catalog;
@@ -39,7 +39,12 @@ pub trait Rows {
     /// The row with that primary key.
     fn get(&self, schema: &Schema, key: &Value) -> Result<Option<Arc<Row>>>;
 
-    fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>>;
+    fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>> {
+        self.select_within(query, usize::MAX)
+    }
+
+    /// As [`Rows::select`]; 413 as soon as the rows take more than `bytes` of memory together.
+    fn select_within(&self, query: &Query, bytes: usize) -> Result<Vec<Arc<Row>>>;
 
     /// How many rows match (SQL's TRUE).
     fn count(&self, schema: &Schema, filter: &Predicate) -> Result<u64>;
@@ -126,8 +131,8 @@ impl Rows for Reader<'_> {
         get(self.connection, self.texts, schema, key)
     }
 
-    fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>> {
-        select(self.connection, self.texts, &self.catalog, query)
+    fn select_within(&self, query: &Query, bytes: usize) -> Result<Vec<Arc<Row>>> {
+        select(self.connection, self.texts, &self.catalog, query, bytes)
     }
 
     fn count(&self, schema: &Schema, filter: &Predicate) -> Result<u64> {
@@ -167,6 +172,7 @@ pub(crate) fn select(
     texts: &TextCache,
     catalog: &Catalog,
     query: &Query,
+    bytes: usize,
 ) -> Result<Vec<Arc<Row>>> {
     let schema = &*query.schema;
     let texts = texts.of(schema);
@@ -187,11 +193,25 @@ pub(crate) fn select(
     text.push_str(" LIMIT ? OFFSET ?");
     let bound = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let page = [query.limit.map_or(Value::Int(-1), bound), bound(query.offset)];
-    prepared(connection, &text, |statement| {
+    let found = prepared(connection, &text, |statement| {
         let params = params_from_iter(condition.params.iter().chain(&page).map(Cell));
-        statement.query_map(params, |row| cell::record(row, 0, schema).map(Arc::new))?.collect()
+        let (mut found, mut room) = (Vec::new(), bytes);
+        for row in statement.query_map(params, |row| cell::record(row, 0, schema))? {
+            let row = row?;
+            let size: usize = row.values.iter().map(Value::heap_bytes).sum();
+            let Some(left) = room.checked_sub(size) else { return Ok(None) };
+            room = left;
+            found.push(Arc::new(row));
+        }
+        Ok(Some(found))
     })
-    .map_err(fault)
+    .map_err(fault)?;
+    found.ok_or_else(|| {
+        let message = format!(
+            "the records are larger than {bytes} bytes together; ask for fewer with 'limit'"
+        );
+        Error::new(Kind::TooLarge, message)
+    })
 }
 
 pub(crate) fn count(

@@ -544,8 +544,9 @@ impl Rows for Tx<'_> {
         self.row(schema, key)
     }
 
-    fn select(&self, query: &Query) -> Result<Vec<Arc<Row>>> {
-        self.reading(|| read::select(self.connection, &self.desk.texts, &self.catalog, query))
+    fn select_within(&self, query: &Query, bytes: usize) -> Result<Vec<Arc<Row>>> {
+        let texts = &self.desk.texts;
+        self.reading(|| read::select(self.connection, texts, &self.catalog, query, bytes))
     }
 
     fn count(&self, schema: &Schema, filter: &Predicate) -> Result<u64> {
