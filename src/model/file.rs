@@ -26,6 +26,9 @@ pub use fields::{FieldDef, RelationDef, What};
 /// The largest schema file, in bytes: far beyond any real one, so that no stray dump is read.
 pub const FILE_BYTES: u64 = 1 << 20;
 
+/// What some editors begin a file with; it is no part of the JSON.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The most fields one schema may declare: SQLite's own limit is 2,000 columns.
 pub const FIELDS: usize = 1_000;
 
@@ -124,8 +127,7 @@ pub fn parse(file: Option<&str>, bytes: &[u8]) -> Parsed {
 /// As [`parse`]; only built-in texts are [`SchemaKind::System`].
 pub fn parse_as(file: Option<&str>, bytes: &[u8], kind: SchemaKind) -> Parsed {
     let text = String::from_utf8_lossy(bytes);
-    // A byte order mark is what some editors add; it is no part of the JSON.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     let mut origin = Origin {
         file: file.map(Arc::from),
         text: text.into(),

@@ -14,6 +14,7 @@ use crate::model::link::Fault;
 use crate::model::schema::{Schema, SchemaKind, Shape};
 use crate::model::system;
 use crate::store::migrate::{How, Pending, Rename as FieldRename, Stored};
+use crate::store::unavailable;
 
 /// A planned change: what is wanted of the store, and what then of the folder.
 struct Change {
@@ -72,7 +73,10 @@ impl Service {
         let run = async move {
             let _gate = service.gate.lock().await;
             // What people have saved meanwhile comes first.
-            service.scan_inside().await?;
+            service.scan_inside().await.map_err(|error| {
+                // What the owner is told at the start names the folder; a client is not.
+                unavailable("the schemas folder cannot be read; nothing was changed", &error)
+            })?;
             let stored = service.stored().await?;
             let (name, change) = plan(&service, &stored)?;
             service.carry_out(change).await?;
@@ -238,7 +242,7 @@ impl Service {
     /// Refuses to overwrite a file that holds something the catalog does not know.
     fn untouched(&self, stored: &Stored, name: &str) -> Result<()> {
         let served = served(stored, name);
-        let file = folder::read(&self.dir)?.into_iter().find(|file| file.stem == name);
+        let file = folder::read_one(&self.dir, name);
         match (file, served) {
             (None, _) => Ok(()),
             (Some(file), Some(served)) if file.text() == Some(served.1) => Ok(()),

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Kind, Problem, Result};
 use crate::model::file::{self, FILE_BYTES, Parsed};
+use crate::store::unavailable;
 
 /// One file as read.
 #[derive(Clone, Debug)]
@@ -22,9 +23,10 @@ impl Found {
         format!("{}.json", self.stem)
     }
 
-    /// The text, where there is one.
+    /// The text as the catalog keeps it, where there is one.
     pub fn text(&self) -> Option<&str> {
-        self.bytes.as_ref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok())
+        let text = std::str::from_utf8(self.bytes.as_ref().ok()?).ok()?;
+        Some(text.strip_prefix(file::BYTE_ORDER_MARK).unwrap_or(text))
     }
 
     pub fn parse(&self) -> Parsed {
@@ -62,6 +64,18 @@ pub(super) fn read(dir: &Path) -> Result<Vec<Found>> {
         found.push(Found { stem, bytes });
     }
     Ok(found)
+}
+
+/// One file, where it is there.
+pub(super) fn read_one(dir: &Path, stem: &str) -> Option<Found> {
+    let path = dir.join(format!("{stem}.json"));
+    let bytes = match contents(&path) {
+        Ok(bytes) => Ok(bytes),
+        Err(_) if path.is_dir() => return None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    Some(Found { stem: stem.to_owned(), bytes })
 }
 
 fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -131,11 +145,8 @@ pub(super) fn prepare(dir: &Path, stem: &str, text: &str) -> Result<Prepared> {
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {
     // Paths are for the log, not for clients.
-    tracing::error!("{} cannot be written: {error}", path.display());
-    Error::new(
-        Kind::Unavailable,
-        "the schemas folder cannot be written; nothing was changed (see the server's log)",
-    )
+    let cause = format!("{}: {error}", path.display());
+    unavailable("the schemas folder cannot be written; nothing was changed", &cause)
 }
 
 impl Prepared {

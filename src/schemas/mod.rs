@@ -23,8 +23,8 @@ use crate::error::{Error, Kind, Problem, Result};
 use crate::model::file::SchemaDef;
 use crate::model::schema::SchemaKind;
 use crate::model::system;
-use crate::store::Store;
 use crate::store::migrate::{Stored, StoredSchema};
+use crate::store::{Store, unavailable};
 
 pub use report::{Report, check_dir};
 pub use watch::Watch;
@@ -183,12 +183,12 @@ impl Service {
         Ok(())
     }
 
+    /// What a client is told when the change is committed and its file could not be written. The
+    /// next look at the folder tries again.
     fn unfinished(&self, name: &str, error: &std::io::Error) -> Error {
-        tracing::error!("{}/{name}.json cannot be brought up to date: {error}", self.dir.display());
-        Error::new(
-            Kind::Unavailable,
-            format!("the change is applied, but {name}.json could not be written"),
-        )
+        let cause = format!("{}/{name}.json: {error}", self.dir.display());
+        let message = format!("the change is applied, but {name}.json could not be written");
+        unavailable(&message, &cause)
     }
 
     /// Logs what is new in the report.

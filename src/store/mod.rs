@@ -46,6 +46,7 @@ use crate::model::change::Commit;
 use crate::model::related::Paths;
 use crate::model::schema::SchemaId;
 
+pub(crate) use fault::unavailable;
 pub use log::{Entry, Logged, Mark};
 pub use read::{Query, Reader, Rows};
 pub use tx::Tx;
