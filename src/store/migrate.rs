@@ -7,6 +7,8 @@
 
 mod column;
 mod diff;
+#[cfg(test)]
+mod generated;
 mod ids;
 mod stored;
 

@@ -7,13 +7,13 @@ mod table;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ids::{Match, Numbered, is_junction};
+use super::ids::{Match, Numbered, ends, is_junction};
 use super::{Check, How, Migration, Step, Stored, StoredSchema, stored};
 use crate::filter::sql::quote;
 use crate::model::catalog::Catalog;
 use crate::model::file::SchemaDef;
 use crate::model::link::Fault;
-use crate::model::schema::{Schema, SchemaId, SchemaKind, Shape};
+use crate::model::schema::{Schema, SchemaId, SchemaKind};
 use crate::store::ddl::{self, Wanted};
 
 /// Everything found, in the order in which it is done: names are made free before they are taken,
@@ -169,7 +169,7 @@ fn two_phase(
 }
 
 /// Stored schemas that nobody wants any more: they are kept, out of service. Only a junction whose
-/// both ends stay is dropped with its links, and only on purpose.
+/// ends are served, but no longer by this relation, is dropped with its links, and only on purpose.
 fn removed(
     context: &Context,
     stored: &Stored,
@@ -182,17 +182,21 @@ fn removed(
         .iter()
         .filter_map(|found| found.old.as_ref().map(|old| (old.schema.id, found)))
         .collect();
+    let both_stay = |old: &StoredSchema| {
+        is_junction(&old.schema)
+            && ends(stored, old.schema.id).iter().all(|(id, _)| kept.contains_key(id))
+    };
     let mut gone: Vec<&StoredSchema> = stored
         .schemas
         .values()
-        .filter(|old| !old.retired && !kept.contains_key(&old.schema.id))
+        .filter(|old| !kept.contains_key(&old.schema.id) && (!old.retired || both_stay(old)))
         .collect();
     gone.sort_by_key(|old| old.schema.id);
     for old in gone {
-        work.broken.push(old.schema.id);
-        let both_stay = is_junction(&old.schema)
-            && ends(stored, old.schema.id).iter().all(|(id, _)| kept.contains_key(id));
-        if both_stay {
+        if !old.retired {
+            work.broken.push(old.schema.id);
+        }
+        if both_stay(old) {
             if drop_junction(context, stored, old, &kept, work) {
                 removes.push(old.schema.id);
             }
@@ -202,20 +206,6 @@ fn removed(
         let pending = context.how.pending.get(&*old.schema.name).cloned();
         puts.push(StoredSchema { retired: true, pending, ..old.clone() });
     }
-}
-
-/// The ends of a junction: (schema, relation's name).
-fn ends(stored: &Stored, junction: SchemaId) -> Vec<(SchemaId, Arc<str>)> {
-    let mut found = Vec::new();
-    for other in stored.schemas.values() {
-        for relation in &other.schema.relations {
-            if matches!(relation.shape, Shape::Link { junction: id, .. } if id == junction) {
-                found.push((other.schema.id, relation.name.clone()));
-            }
-        }
-    }
-    found.sort();
-    found
 }
 
 fn drop_junction(

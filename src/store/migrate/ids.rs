@@ -1,6 +1,6 @@
 //! Who is who: wanted schemas and fields are matched with stored ones, and all get their ids.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{How, Stored, StoredSchema};
@@ -70,7 +70,7 @@ pub(super) fn number(
         };
         olds.push(old.cloned());
     }
-    names_kept(stored, defs, &schemas, &def_of, &olds)?;
+    names_kept(stored, defs, &schemas, &owners, &olds)?;
     let ids: Vec<SchemaId> = olds
         .iter()
         .map(|old| match old {
@@ -199,31 +199,24 @@ fn names_kept(
     stored: &Stored,
     defs: &[SchemaDef],
     schemas: &[Schema],
-    def_of: &[Option<usize>],
+    owners: &HashMap<SchemaId, (SchemaId, usize)>,
     olds: &[Option<StoredSchema>],
 ) -> Result<(), Vec<Fault>> {
-    let matched: HashMap<SchemaId, ()> =
-        olds.iter().flatten().map(|old| (old.schema.id, ())).collect();
+    let matched: HashSet<SchemaId> = olds.iter().flatten().map(|old| old.schema.id).collect();
     let mut faults = Vec::new();
-    for kept in stored.schemas.values() {
-        // What is served and not wanted any more is on its way to being kept.
-        if matched.contains_key(&kept.schema.id) {
+    // What is served and not wanted any more is on its way to being kept.
+    for kept in stored.schemas.values().filter(|kept| !matched.contains(&kept.schema.id)) {
+        let ends = ends(stored, kept.schema.id);
+        if !ends.is_empty() && ends.iter().all(|(id, _)| matched.contains(id)) {
+            // A junction that goes altogether, or else is a fault of its own.
             continue;
         }
-        for (schema, def) in schemas.iter().zip(def_of) {
-            let Some(def) = def.map(|at| &defs[at]) else { continue };
-            let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-            let index = def.indexes.iter().find(|index| same(&index.name, &kept.schema.table));
-            let (path, name) = if same(&schema.name, &kept.schema.name) {
-                ("name".to_owned(), schema.name.clone())
-            } else if same(&schema.table, &kept.schema.table) {
-                ("namespace".to_owned(), schema.table.clone())
-            } else if let Some(index) = index {
-                (format!("{}.name", index.path), index.name.clone())
-            } else {
+        for schema in schemas {
+            let Some((def, path, name)) = takes(defs, schemas, owners, schema, &kept.schema) else {
                 continue;
             };
-            let (owner, table) = (&kept.schema.name, &kept.schema.table);
+            let table = &kept.schema.table;
+            let owner = kept.schema.name.split('.').next().unwrap_or_default();
             let message = format!(
                 "the name '{name}' belongs to the kept data of the removed schema '{owner}' \
                  (table '{table}'); choose another, or bring {owner}.json back (PUT \
@@ -238,7 +231,47 @@ fn names_kept(
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
-/// Shared by all who need the kind of a stored schema.
+/// Whether `schema` takes a name of `kept`: the definition that says so, where, and the name.
+fn takes<'a>(
+    defs: &'a [SchemaDef],
+    schemas: &[Schema],
+    owners: &HashMap<SchemaId, (SchemaId, usize)>,
+    schema: &Schema,
+    kept: &Schema,
+) -> Option<(&'a SchemaDef, String, Arc<str>)> {
+    let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+    if let Some((owner, relation)) = owners.get(&schema.id) {
+        let def = &defs[owner.0 as usize];
+        let field = &schemas[owner.0 as usize].relations[*relation].name;
+        let path = def.field(field).map_or_else(String::new, |field| field.path.clone());
+        return same(&schema.table, &kept.table).then(|| (def, path, schema.table.clone()));
+    }
+    let def = &defs[schema.id.0 as usize];
+    let index = def.indexes.iter().find(|index| same(&index.name, &kept.table));
+    if same(&schema.name, &kept.name) {
+        Some((def, "name".to_owned(), schema.name.clone()))
+    } else if same(&schema.table, &kept.table) {
+        Some((def, "namespace".to_owned(), schema.table.clone()))
+    } else {
+        index.map(|index| (def, format!("{}.name", index.path), index.name.clone()))
+    }
+}
+
+/// The ends of a junction: (schema, relation's name).
+pub(super) fn ends(stored: &Stored, junction: SchemaId) -> Vec<(SchemaId, Arc<str>)> {
+    let mut found = Vec::new();
+    for other in stored.schemas.values() {
+        for relation in &other.schema.relations {
+            if matches!(relation.shape, Shape::Link { junction: id, .. } if id == junction) {
+                found.push((other.schema.id, relation.name.clone()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether a stored schema joins others and is no file's own.
 pub(super) fn is_junction(schema: &Arc<Schema>) -> bool {
     schema.kind == SchemaKind::Junction
 }
