@@ -224,7 +224,8 @@ fn a_client_that_never_reads_is_ended() {
     }
     let mut never = server.subscribe("schema=note", Some(&token));
     set_all(&server, &token, 1);
-    std::thread::sleep(Duration::from_millis(1_500));
+    // Long enough for a busy machine to encode it all and to begin to wait.
+    std::thread::sleep(Duration::from_secs(5));
     // What the pipes held, and no close: nobody was there to take one.
     assert_eq!(never.closed().0, 1006);
 }

@@ -281,14 +281,15 @@ async fn without_refresh_tokens_there_are_none() {
 #[tokio::test]
 async fn tokens_and_sessions_end_by_the_clock() {
     let dir = tempfile::tempdir().unwrap();
-    let house = House::open(dir.path(), Plan::lasting(1, Some(2))).await;
+    // Seconds apart, so that a busy machine does not come too late to the next step.
+    let house = House::open(dir.path(), Plan::lasting(2, Some(7))).await;
     let tokens = house.login("root").await;
     assert!(!house.refuses(&tokens.token).await);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     assert!(house.refuses(&tokens.token).await);
     let again = house.auth.refresh(&tokens.refresh.unwrap().0).await.unwrap();
     assert!(!house.refuses(&again.token).await);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(7100)).await;
     assert!(house.refuses(&again.token).await);
     assert_eq!(house.auth.refresh(&again.refresh.unwrap().0).await.unwrap_err().status(), 401);
     // The next login sweeps up.
