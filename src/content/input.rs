@@ -13,6 +13,7 @@ use crate::error::{Error, Result, clip};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::schema::{FieldRef, Relation, Schema, Shape, Slot};
+use crate::model::types::FieldType;
 use crate::model::value::Value;
 
 use super::expr::Expr;
@@ -331,12 +332,13 @@ impl Reader<'_> {
         }
         self.writable(name, slot)?;
         self.starts_from(name, slot)?;
-        let number = match value {
-            Json::Number(number) if column.ty.is_int() => number.as_i64().map(Value::Int),
-            Json::Number(number) => number.as_f64().map(Value::Float),
-            _ => None,
+        // Not the field's own type: what is added to a small or unsigned integer may be negative.
+        let (ty, expected) = if column.ty.is_int() {
+            (FieldType::Int64, "an integer")
+        } else {
+            (FieldType::Float64, "a number")
         };
-        let expected = if column.ty.is_int() { "an integer" } else { "a number" };
+        let number = Value::of_type(value, ty, &[]).ok().filter(|number| !number.is_null());
         let number = number.ok_or_else(|| wrong(name, format_args!("$add takes {expected}")))?;
         self.write(name, slot, ColumnWrite::Add(number))
     }
