@@ -237,7 +237,8 @@ fn put_new<const N: usize>(
     for slot in [schema.created_at, schema.updated_at].into_iter().flatten() {
         values[slot] = Value::Time(tx.now());
     }
-    tx.insert(schema, values)
+    // The message says it all.
+    tx.insert(schema, values).map_err(|error| Error { problems: Vec::new(), ..error })
 }
 
 fn set_active(tx: &mut Tx<'_>, user: Uuid, active: bool) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::model::change::Row;
 use crate::model::related::NoRelated;
 use crate::model::schema::{FieldRef, Schema, SchemaId};
 use crate::model::value::Value;
-use crate::store::{Rows, Tx};
+use crate::store::{Rows, Tx, clash_told};
 
 use super::input::{self, ColumnWrite, Input};
 use super::read::{holds, shown};
@@ -347,11 +347,24 @@ impl<'a, 't> Job<'a, 't> {
         if origin == Origin::Named {
             self.loosen(schema, old, &values)?;
         }
-        let row = match (old, origin) {
-            (None, _) => self.tx.insert(schema, values)?,
-            (Some(_), Origin::Named) => self.tx.update(schema, values)?,
-            (Some(_), Origin::Related) => self.tx.update_consequence(schema, values)?,
+        let done = match (old, origin) {
+            (None, _) => self.tx.insert(schema, values),
+            (Some(_), Origin::Named) => self.tx.update(schema, values),
+            (Some(_), Origin::Related) => self.tx.update_consequence(schema, values),
         };
+        let row = done.map_err(|error| {
+            let read = self.read_grant(schema);
+            // A clash tells of what was written and of what may be read of every record.
+            let open = |slot| {
+                read.alternatives.iter().any(|held| {
+                    held.filter == Predicate::ALL && held.fields.has(FieldRef::Column(slot))
+                })
+            };
+            clash_told(error, |name| {
+                let slot = schema.column(name);
+                slot.is_some_and(|slot| full.columns.contains_key(&slot) || open(slot))
+            })
+        })?;
         if origin == Origin::Named {
             self.fasten(schema, &row)?;
         }

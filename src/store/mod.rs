@@ -49,6 +49,7 @@ use crate::model::schema::SchemaId;
 pub(crate) use fault::unavailable;
 pub use log::{Entry, Logged, Mark};
 pub use read::{Query, Reader, Rows};
+pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;
 
 use line::{Line, Refused};

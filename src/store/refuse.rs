@@ -2,7 +2,7 @@
 
 use rusqlite::ffi;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::model::schema::Schema;
 use crate::model::value::Value;
 
@@ -40,19 +40,53 @@ pub(crate) fn known_as<'s>(schema: &'s Schema, column: &'s str) -> &'s str {
     relation.map_or(column, |index| &schema.relations[index].name)
 }
 
-/// 400 for a unique clash: names the fields and the values.
+/// 400 for a unique clash: names the fields and the values. For whoever may not know all of them
+/// there is one problem a column, in the same order: `path` its name, `field` the name that clients
+/// use for it, `message` its value.
 pub(crate) fn taken(schema: &Schema, values: &[Value], columns: &[String]) -> Error {
-    let names: Vec<_> = columns.iter().map(|column| known_as(schema, column)).collect();
-    let shown: Vec<_> = columns
-        .iter()
-        .filter_map(|column| schema.column(column))
-        .map(|slot| self::shown(&values[slot]))
-        .collect();
-    Error::bad(format!(
-        "{}: the value {} is taken by another record; it must be unique",
+    let mut error = Error::bad("");
+    for column in columns {
+        let value = schema.column(column).map(|slot| shown(&values[slot]));
+        error.problems.push(Problem {
+            code: TAKEN.to_owned(),
+            file: None,
+            line: None,
+            path: column.clone(),
+            field: known_as(schema, column).to_owned(),
+            message: value.unwrap_or_default(),
+        });
+    }
+    told(&mut error, "it must be unique");
+    error
+}
+
+/// The code of [`taken`]'s problems.
+const TAKEN: &str = "value.taken";
+
+/// A unique clash as someone is told who knows only of some columns; other errors stay as they are.
+pub(crate) fn known_only(mut error: Error, known: impl Fn(&str) -> bool) -> Error {
+    let before = error.problems.len();
+    if before == 0 || error.problems.iter().any(|problem| problem.code != TAKEN) {
+        return error;
+    }
+    error.problems.retain(|problem| known(&problem.path));
+    match error.problems.len() {
+        0 => error.message = "a value that must be unique is taken by another record".to_owned(),
+        left if left < before => told(&mut error, "together with other fields it must be unique"),
+        _ => {}
+    }
+    error.problems.clear();
+    error
+}
+
+fn told(error: &mut Error, rule: &str) {
+    let names: Vec<&str> = error.problems.iter().map(|problem| &*problem.field).collect();
+    let values: Vec<&str> = error.problems.iter().map(|problem| &*problem.message).collect();
+    error.message = format!(
+        "{}: the value {} is taken by another record; {rule}",
         names.join(", "),
-        shown.join(", ")
-    ))
+        values.join(", ")
+    );
 }
 
 /// A value as JSON, short enough to be told.
