@@ -154,6 +154,12 @@ impl Limits {
         at_most("page_default", self.page_default, "page_records", self.page_records)?;
         at_most("body_bytes", self.body_bytes as u64, "bodies_bytes", self.bodies_bytes as u64)?;
         at_most("record_bytes", self.record_bytes as u64, "body_bytes", self.body_bytes as u64)?;
+        at_most(
+            "record_bytes",
+            self.record_bytes as u64,
+            "answer_bytes",
+            self.answer_bytes as u64,
+        )?;
         // An update holds two states.
         at_most(
             "twice record_bytes",

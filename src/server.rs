@@ -8,7 +8,7 @@ pub mod hello;
 mod routes;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -272,18 +272,26 @@ fn owner_door(data: &Path) -> Result<Option<OwnerDoor>> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(error)),
         _ => {}
     }
-    let listener = match UnixListener::bind(&path) {
+    // Made where nobody else can look, and moved once nobody else can open it.
+    let hidden = data.join(".control");
+    let _ = std::fs::remove_dir_all(&hidden);
+    std::fs::DirBuilder::new().mode(0o700).create(&hidden).map_err(fault)?;
+    let made = hidden.join("sock");
+    let listener = match UnixListener::bind(&made) {
         Ok(listener) => listener,
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             tracing::warn!(
                 "commands cannot reach this server: {} is too long a path for a socket",
                 path.display()
             );
+            let _ = std::fs::remove_dir(&hidden);
             return Ok(None);
         }
         Err(error) => return Err(fault(error)),
     };
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    std::fs::rename(&made, &path).map_err(fault)?;
+    let _ = std::fs::remove_dir(&hidden);
     Ok(Some(OwnerDoor { path, listener: Some(listener) }))
 }
 

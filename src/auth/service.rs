@@ -30,6 +30,10 @@ use super::present::Presented;
 use super::principal::Principal;
 use super::token::{self, ClaimedUser, Claims, Keys};
 
+/// Sessions a user may have at once; one more ends the oldest. All are held in memory, and whoever
+/// has a password can log in as often as they like.
+pub const SESSIONS: usize = 500;
+
 /// How long tokens last, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -251,6 +255,7 @@ impl Auth {
                         accounts::Session { id: session, user, refresh, created: now, expires };
                     accounts::clean(tx, now)?;
                     accounts::open_session(tx, &row)?;
+                    accounts::end_oldest(tx, user, SESSIONS)?;
                     directory.forget_expired(now);
                     directory.open_session(session, directory::Session { user, expires });
                 }

@@ -1,5 +1,6 @@
 //! Update and delete of all records that a filter names: one commit, or none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -9,7 +10,8 @@ use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Predicate;
 use crate::model::change::Row;
-use crate::model::schema::{Schema, Shape};
+use crate::model::related::Key;
+use crate::model::schema::{Schema, Shape, Slot};
 use crate::query::{Ask, Plan};
 use crate::store::{Query, Rows, Tx};
 
@@ -119,13 +121,14 @@ impl Job<'_, '_> {
     ) -> Result<Vec<Arc<Row>>> {
         let plan = plan?;
         let most = self.limits.write_records;
-        let rows = self.tx.select(&Query {
+        let query = Query {
             schema: schema.clone(),
             filter: Predicate::and([plan.filter, action]),
             sort: Vec::new(),
             limit: Some(most as u64 + 1),
             offset: 0,
-        })?;
+        };
+        let rows = self.tx.select_within(&query, self.limits.write_bytes)?;
         if rows.len() > most {
             return Err(Error::new(
                 Kind::TooLarge,
@@ -160,33 +163,54 @@ impl Job<'_, '_> {
 
     /// Deletes `rows`. Where they require each other, those that nobody requires go first.
     fn delete_all(&mut self, schema: &Arc<Schema>, rows: &[Arc<Row>]) -> Result<()> {
-        let entangled = schema.relations.iter().any(|relation| {
-            matches!(relation.shape, Shape::Key { slot }
-                if relation.target == schema.id && !schema.columns[slot].optional)
-        });
-        let mut left: Vec<&Arc<Row>> = rows.iter().collect();
-        loop {
-            let before = left.len();
-            let mut required = Vec::new();
-            let mut refused = None;
-            for row in left {
-                let mark = if entangled { Some(self.tx.mark()?) } else { None };
-                match (self.tx.delete(schema, row.get(schema.primary)), mark) {
-                    (Ok(_), None) => {}
-                    (Ok(_), Some(mark)) => self.tx.keep(mark)?,
-                    (Err(error), Some(mark)) if error.kind == Kind::Conflict => {
-                        self.tx.undo(mark)?;
-                        required.push(row);
-                        refused = Some(error);
-                    }
-                    (Err(error), _) => return Err(error),
-                }
+        for row in last_required(schema, rows) {
+            self.tx.delete(schema, row.get(schema.primary))?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows in an order in which each comes after those that require it. Where they require each
+/// other in a ring there is no such order: its rows come last, and the first to be deleted is
+/// refused.
+fn last_required<'r>(schema: &Schema, rows: &'r [Arc<Row>]) -> Vec<&'r Arc<Row>> {
+    let required: Vec<Slot> = schema
+        .relations
+        .iter()
+        .filter_map(|relation| match relation.shape {
+            Shape::Key { slot }
+                if relation.target == schema.id && !schema.columns[slot].optional =>
+            {
+                Some(slot)
             }
-            match refused {
-                None => return Ok(()),
-                Some(error) if required.len() == before => return Err(error),
-                Some(_) => left = required,
+            _ => None,
+        })
+        .collect();
+    if required.is_empty() {
+        return rows.iter().collect();
+    }
+    let places = rows.iter().enumerate();
+    let places: HashMap<Key, usize> =
+        places.filter_map(|(at, row)| Some((Key::of(row.get(schema.primary))?, at))).collect();
+    let requires = |at: usize| {
+        let keys = required.iter().filter_map(move |slot| Key::of(rows[at].get(*slot)));
+        keys.filter_map(|key| places.get(&key).copied()).filter(move |other| *other != at)
+    };
+    let mut requiring = vec![0_usize; rows.len()];
+    for at in 0..rows.len() {
+        requires(at).for_each(|other| requiring[other] += 1);
+    }
+    let mut order: Vec<usize> = (0..rows.len()).filter(|at| requiring[*at] == 0).collect();
+    let mut done = 0;
+    while let Some(at) = order.get(done).copied() {
+        done += 1;
+        for other in requires(at) {
+            requiring[other] -= 1;
+            if requiring[other] == 0 {
+                order.push(other);
             }
         }
     }
+    order.extend((0..rows.len()).filter(|at| requiring[*at] > 0));
+    order.into_iter().map(|at| &rows[at]).collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::grant::{self, Action, FieldSet, Grant};
 use crate::auth::principal::Principal;
-use crate::error::{Error, Kind, Result, clip};
+use crate::error::{Error, Result, clip};
 use crate::filter::{Predicate, Truth, eval};
 use crate::limits::Limits;
 use crate::model::change::Row;
@@ -57,9 +57,8 @@ impl Content {
         let job = move |rows: &crate::store::Reader<'_>| {
             let plan = Plan::compile(rows.catalog(), &principal, &limits, &ask)?;
             let key = parse_key(&plan.schema, &id)?;
-            let record = record(rows, &plan, &key)?.ok_or_else(|| missing(&plan.schema, &id))?;
-            within(&record, &limits)?;
-            Ok(record)
+            record(rows, &plan, &key, limits.answer_bytes)?
+                .ok_or_else(|| missing(&plan.schema, &id))
         };
         self.store.read(job).await
     }
@@ -115,25 +114,10 @@ pub fn list(
         if index > 0 {
             out.push(b',');
         }
-        plan.body.encode(row, &related, &mut out);
-        within(&out, limits)?;
+        plan.body.encode_within(row, &related, &mut out, limits.answer_bytes)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out)
-}
-
-/// Refuses an answer that is too large to be held for a client.
-fn within(answer: &[u8], limits: &Limits) -> Result<()> {
-    if answer.len() <= limits.answer_bytes {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::TooLarge,
-        format!(
-            "the answer is larger than {} bytes; ask for less with 'limit' or 'select'",
-            limits.answer_bytes
-        ),
-    ))
 }
 
 /// Page and limit, checked: the product cannot overflow.
@@ -167,7 +151,7 @@ fn gather(rows: &dyn Rows, plan: &Plan, found: &[Arc<Row>]) -> Result<RelatedSet
 }
 
 /// The record of that key as `plan` shows it; `None` where it is not there or not to be seen.
-pub fn record(rows: &dyn Rows, plan: &Plan, key: &Value) -> Result<Option<Vec<u8>>> {
+pub fn record(rows: &dyn Rows, plan: &Plan, key: &Value, most: usize) -> Result<Option<Vec<u8>>> {
     let Some(row) = rows.get(&plan.schema, key)? else {
         return Ok(None);
     };
@@ -176,7 +160,7 @@ pub fn record(rows: &dyn Rows, plan: &Plan, key: &Value) -> Result<Option<Vec<u8
         return Ok(None);
     }
     let mut out = Vec::with_capacity(256);
-    plan.body.encode(&row, &related, &mut out);
+    plan.body.encode_within(&row, &related, &mut out, most)?;
     Ok(Some(out))
 }
 

@@ -23,6 +23,8 @@ const EVENTS: [Event; 3] = [Event::Create, Event::Update, Event::Delete];
 pub struct Fanout {
     message_records: usize,
     frame_bytes: usize,
+    /// Of a commit's records as one body shows them.
+    body_bytes: usize,
     found: Vec<Found>,
     bodies: Bodies,
     frames: Frames,
@@ -68,6 +70,7 @@ impl Fanout {
         Fanout {
             message_records: limits.message_records.max(1),
             frame_bytes: limits.frame_bytes,
+            body_bytes: limits.tail_bytes,
             found: Vec::new(),
             bodies: Bodies::default(),
             frames: Frames::default(),
@@ -127,7 +130,7 @@ impl Fanout {
         self.bodies.start(commit.changes.len());
         self.frames.start();
         for found in run {
-            if !self.bodies.encode(body, commit, found.change) {
+            if !self.bodies.encode(body, commit, found.change, self.body_bytes) {
                 self.failed.extend(run.iter().map(|found| found.plan));
                 return;
             }
@@ -235,16 +238,18 @@ impl Bodies {
         self.ranges.resize(changes, 0..0);
     }
 
-    /// `false` if the body panicked.
-    fn encode(&mut self, body: &Body, commit: &Commit, at: usize) -> bool {
+    /// `false` if the body panicked, or became too large: related records stand in it as often as
+    /// they are related.
+    fn encode(&mut self, body: &Body, commit: &Commit, at: usize, most: usize) -> bool {
         if !self.ranges[at].is_empty() {
             return true;
         }
         let Some((row, related)) = told_state(commit, &commit.changes[at]) else { return true };
         let start = self.bytes.len();
-        let encoded = catch_unwind(AssertUnwindSafe(|| body.encode(row, related, &mut self.bytes)));
+        let encode = || body.encode_within(row, related, &mut self.bytes, most);
+        let encoded = catch_unwind(AssertUnwindSafe(encode));
         self.ranges[at] = start..self.bytes.len();
-        encoded.is_ok()
+        matches!(encoded, Ok(Ok(())))
     }
 }
 

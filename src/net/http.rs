@@ -30,6 +30,8 @@ use crate::net::stream::{Io, Stream};
 const HEAD_BYTES: usize = 128 << 10;
 /// How much of a path is logged.
 const LOGGED_CHARS: usize = 256;
+/// How often it is told that nobody can be let in.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What is read at once of a body.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -62,7 +64,8 @@ impl Door {
             Door::Tcp(listener) => {
                 let (io, address) = listener.accept().await?;
                 // Frames are small and each is a whole message: Nagle would only hold them back.
-                io.set_nodelay(true)?;
+                // It fails where the client has left again: its task will find out.
+                let _ = io.set_nodelay(true);
                 Ok((Io::Tcp(io), Some(address.ip())))
             }
             Door::Owner(listener) => Ok((Io::Unix(listener.accept().await?.0), None)),
@@ -79,6 +82,7 @@ pub async fn accept<H: Handler>(
     limits: Arc<Limits>,
     mut draining: watch::Receiver<bool>,
 ) {
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -87,9 +91,14 @@ pub async fn accept<H: Handler>(
         };
         let (io, address) = match accepted {
             Ok(accepted) => accepted,
+            // A client that left again: its own affair.
+            Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
-                // Out of descriptors, or a client that left again: the next one may do better.
-                tracing::warn!("cannot accept a connection: {error}");
+                // Out of descriptors or memory: the next one may do better.
+                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!("cannot accept a connection: {error}");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -102,6 +111,12 @@ pub async fn accept<H: Handler>(
             None => refuse_connection(io, handler.as_ref()),
         }
     }
+}
+
+/// Whether accepting failed for what one client did.
+fn is_the_clients(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 /// Resolves once `draining` is true, or its sender gone.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::error::{Error, Kind, Result};
 use crate::filter::{Predicate, eval};
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
@@ -28,7 +29,30 @@ impl Body {
     /// Writes names and values straight into `out`: nothing is allocated, no tree is built, and
     /// where one alternative allows everything nothing is evaluated.
     pub fn encode(&self, row: &Row, related: &dyn Related, out: &mut Vec<u8>) {
-        Encoder { catalog: &self.catalog, related }.record(&self.shape, row, out);
+        let most = usize::MAX;
+        Encoder { catalog: &self.catalog, related, most }.record(&self.shape, row, out);
+    }
+
+    /// As [`Body::encode`], while `out` has no more than `most` bytes; what is left in it after a
+    /// refusal is of no use. (Related records stand in the answer as often as they are related.)
+    ///
+    /// # Errors
+    /// 413.
+    pub fn encode_within(
+        &self,
+        row: &Row,
+        related: &dyn Related,
+        out: &mut Vec<u8>,
+        most: usize,
+    ) -> Result<()> {
+        Encoder { catalog: &self.catalog, related, most }.record(&self.shape, row, out);
+        if out.len() <= most {
+            return Ok(());
+        }
+        let text = format!(
+            "the answer is larger than {most} bytes; ask for less with 'limit' or 'select'"
+        );
+        Err(Error::new(Kind::TooLarge, text))
     }
 
     /// Appends an object with the primary key alone, for messages that say no more.
@@ -45,6 +69,8 @@ impl Body {
 struct Encoder<'a> {
     catalog: &'a Catalog,
     related: &'a dyn Related,
+    /// Nothing more is of use once so much is written.
+    most: usize,
 }
 
 impl Encoder<'_> {
@@ -75,6 +101,9 @@ impl Encoder<'_> {
                     out.push(b'[');
                     let mut first = true;
                     for row in self.related.related(&shape.schema, relation, row) {
+                        if out.len() > self.most {
+                            break;
+                        }
                         if !self.sees(visible, &inner.schema, row) {
                             continue;
                         }

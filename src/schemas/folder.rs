@@ -101,6 +101,10 @@ fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe waits for somebody to write into it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     // One byte more than allowed, so that what is too long is seen to be.
     File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
@@ -182,5 +186,24 @@ fn sync_dir(path: &Path) -> io::Result<()> {
         #[cfg(unix)]
         Some(dir) => File::open(dir)?.sync_all(),
         _ => Ok(()),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_bad_and_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe.json");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero.json")).unwrap();
+        std::os::unix::fs::symlink("loop.json", dir.path().join("loop.json")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("dangling.json")).unwrap();
+        let found = read(dir.path()).unwrap();
+        let names: Vec<&str> = found.iter().map(|found| &*found.stem).collect();
+        assert_eq!(names, ["loop", "pipe", "zero"]);
+        assert!(found.iter().all(|found| found.bytes.is_err() && found.parse().def.is_err()));
     }
 }

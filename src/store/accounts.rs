@@ -154,6 +154,23 @@ pub fn open_session(tx: &Tx<'_>, session: &Session) -> Result<()> {
     .map(drop)
 }
 
+/// Ends a user's oldest sessions but for `most`.
+pub fn end_oldest(tx: &mut Tx<'_>, user: Uuid, most: usize) -> Result<()> {
+    // Ids are UUIDs of version 7: ordered by time.
+    let sql = "SELECT id FROM _rc_session WHERE user = ?1 ORDER BY id DESC LIMIT -1 OFFSET ?2";
+    let old: Vec<Uuid> = {
+        let mut statement = tx.connection.prepare_cached(sql).map_err(fault)?;
+        let rows = statement
+            .query_map(params![user.as_bytes(), most as i64], |row| uuid(row, 0))
+            .map_err(fault)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(fault)?
+    };
+    for session in old {
+        end_session(tx, user, session)?;
+    }
+    Ok(())
+}
+
 /// Ends one session, for the log too; `false` where it had ended already.
 pub fn end_session(tx: &mut Tx<'_>, user: Uuid, session: Uuid) -> Result<bool> {
     let ended = run(

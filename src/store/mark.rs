@@ -4,14 +4,14 @@ use crate::error::Result;
 
 use super::fault::fault;
 use super::touched::Stood;
-use super::tx::{Tx, Unlinked};
+use super::tx::Tx;
 
 /// Where a write stood, to go back to.
 #[must_use]
 pub struct Mark {
     stood: Stood,
     notices: usize,
-    unlinked: Unlinked,
+    unlinked: usize,
 }
 
 impl Tx<'_> {
@@ -20,7 +20,7 @@ impl Tx<'_> {
     pub fn mark(&mut self) -> Result<Mark> {
         self.run("SAVEPOINT mark")?;
         let stood = self.touched.mark();
-        Ok(Mark { stood, notices: self.notices.len(), unlinked: self.unlinked.clone() })
+        Ok(Mark { stood, notices: self.notices.len(), unlinked: self.unlinked.steps() })
     }
 
     /// Takes back everything since the newest mark. Not for catalogs.
@@ -29,7 +29,7 @@ impl Tx<'_> {
         self.run("RELEASE mark")?;
         self.touched.back_to(&mark.stood);
         self.notices.truncate(mark.notices);
-        self.unlinked = mark.unlinked;
+        self.unlinked.back_to(mark.unlinked);
         Ok(())
     }
 

@@ -21,11 +21,13 @@ pub mod read;
 mod refs;
 mod refuse;
 mod related;
+mod room;
 mod seal;
 mod texts;
 mod touched;
 mod trim;
 pub mod tx;
+mod unlinked;
 mod watch;
 mod writer;
 

@@ -41,6 +41,7 @@ pub(crate) fn start(
                 dir: options.dir.clone(),
                 read_time: options.limits.read_time,
                 related_records: options.limits.related_records,
+                related_bytes: options.limits.answer_bytes,
                 shared: shared.clone(),
                 watch: Watch::default(),
                 texts: TextCache::default(),
@@ -68,6 +69,7 @@ struct Thread {
     dir: PathBuf,
     read_time: Duration,
     related_records: usize,
+    related_bytes: usize,
     shared: Arc<Shared>,
     watch: Watch,
     texts: TextCache,
@@ -112,8 +114,9 @@ impl Thread {
             self.texts.clear();
             self.catalog = Some(catalog.version);
         }
-        let (texts, related_records) = (&self.texts, self.related_records);
-        job(Ok(&Reader { connection, catalog, texts, related_records }));
+        let (related_records, related_bytes) = (self.related_records, self.related_bytes);
+        let texts = &self.texts;
+        job(Ok(&Reader { connection, catalog, texts, related_records, related_bytes }));
         true
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::filter::Predicate;
 use crate::filter::sql::{self, quote};
 use crate::model::catalog::Catalog;
@@ -18,6 +18,7 @@ use super::connection::prepared;
 use super::fault::fault;
 use super::log::{self, Entry, Mark};
 use super::related::{self, Source};
+use super::room::Room;
 use super::texts::TextCache;
 
 /// Rows of one schema.
@@ -59,6 +60,8 @@ pub struct Reader<'a> {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) texts: &'a TextCache,
     pub(crate) related_records: usize,
+    /// Bytes of related rows that one call may give.
+    pub(crate) related_bytes: usize,
 }
 
 impl Reader<'_> {
@@ -106,7 +109,14 @@ impl Reader<'_> {
         position: u64,
     ) -> Result<Vec<Arc<Row>>> {
         let texts = self.texts.of(schema);
-        let now = rows_by(self.connection, &texts.by(schema, slot), schema, value, u64::MAX)?;
+        let now = rows_by(
+            self.connection,
+            &texts.by(schema, slot),
+            schema,
+            value,
+            u64::MAX,
+            &Room::unbounded(),
+        )?;
         let moved = log::moved_since(self.connection, schema, slot, value, position)?;
         let keys = now.iter().map(|row| row.get(schema.primary).clone()).chain(moved);
         let mut then = std::collections::BTreeMap::new();
@@ -140,14 +150,10 @@ impl Rows for Reader<'_> {
     }
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
-        let Reader { connection, catalog, texts, related_records: most } = self;
-        related::gather(
-            &Source { connection, texts, catalog, most: *most },
-            schema,
-            rows,
-            paths,
-            None,
-        )
+        let Reader { connection, catalog, texts, related_records, related_bytes } = self;
+        let (most, bytes) = (*related_records, *related_bytes);
+        let source = Source { connection, texts, catalog, most, bytes };
+        related::gather(&source, schema, rows, paths, None)
     }
 }
 
@@ -193,25 +199,31 @@ pub(crate) fn select(
     text.push_str(" LIMIT ? OFFSET ?");
     let bound = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let page = [query.limit.map_or(Value::Int(-1), bound), bound(query.offset)];
-    let found = prepared(connection, &text, |statement| {
-        let params = params_from_iter(condition.params.iter().chain(&page).map(Cell));
-        let (mut found, mut room) = (Vec::new(), bytes);
-        for row in statement.query_map(params, |row| cell::record(row, 0, schema))? {
-            let row = row?;
-            let size: usize = row.values.iter().map(Value::heap_bytes).sum();
-            let Some(left) = room.checked_sub(size) else { return Ok(None) };
-            room = left;
-            found.push(Arc::new(row));
+    let params: Vec<Cell<'_>> = condition.params.iter().chain(&page).map(Cell).collect();
+    records(connection, &text, &params, schema, &Room::new(bytes))
+}
+
+/// The records of a statement that selects all columns of `schema`.
+fn records(
+    connection: &Connection,
+    text: &str,
+    params: &[Cell<'_>],
+    schema: &Schema,
+    room: &Room,
+) -> Result<Vec<Arc<Row>>> {
+    let read = prepared(connection, text, |statement| {
+        let mut rows = statement.query(params_from_iter(params))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let record = cell::record(row, 0, schema)?;
+            if let Err(error) = room.take(&record) {
+                return Ok(Err(error));
+            }
+            found.push(Arc::new(record));
         }
-        Ok(Some(found))
-    })
-    .map_err(fault)?;
-    found.ok_or_else(|| {
-        let message = format!(
-            "the records are larger than {bytes} bytes together; ask for fewer with 'limit'"
-        );
-        Error::new(Kind::TooLarge, message)
-    })
+        Ok(Ok(found))
+    });
+    read.map_err(fault)?
 }
 
 pub(crate) fn count(
@@ -238,15 +250,8 @@ pub(crate) fn rows_by(
     schema: &Schema,
     value: &Value,
     limit: u64,
+    room: &Room,
 ) -> Result<Vec<Arc<Row>>> {
     let limit = Value::Int(i64::try_from(limit).unwrap_or(i64::MAX));
-    let read = || -> rusqlite::Result<Vec<Arc<Row>>> {
-        connection
-            .prepare_cached(text)?
-            .query_map([Cell(value), Cell(&limit)], |row| {
-                cell::record(row, 0, schema).map(Arc::new)
-            })?
-            .collect()
-    };
-    read().map_err(fault)
+    records(connection, text, &[Cell(value), Cell(&limit)], schema, room)
 }

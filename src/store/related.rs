@@ -16,6 +16,7 @@ use crate::model::value::Value;
 
 use super::cell::{self, Cell};
 use super::fault::fault;
+use super::room::Room;
 use super::texts::TextCache;
 use super::touched::Touched;
 
@@ -30,6 +31,8 @@ pub(crate) struct Source<'a> {
     pub(crate) catalog: &'a Catalog,
     /// Rows that may be read at once.
     pub(crate) most: usize,
+    /// And their bytes.
+    pub(crate) bytes: usize,
 }
 
 /// Everything that `paths` reads from `rows`; 413 where that is too much. With `undo` the state before a write is read: the
@@ -42,7 +45,7 @@ pub(crate) fn gather(
     undo: Option<&Touched>,
 ) -> Result<RelatedSet> {
     let mut set = RelatedSet::default();
-    let gatherer = Gatherer { source, undo, read: Counter::new(0) };
+    let gatherer = Gatherer { source, undo, read: Counter::new(0), room: Room::new(source.bytes) };
     gatherer.follow(schema, rows, paths, &mut set)?;
     Ok(set)
 }
@@ -52,6 +55,7 @@ struct Gatherer<'a> {
     undo: Option<&'a Touched>,
     /// Rows read so far.
     read: Counter<usize>,
+    room: Room,
 }
 
 /// Related rows by the primary key they are related to, each list by primary key.
@@ -207,7 +211,7 @@ impl Gatherer<'_> {
         mut each: impl FnMut(Arc<Row>),
     ) -> Result<()> {
         let texts = self.source.texts.of(schema);
-        let mut read = |keys: &[Value]| -> rusqlite::Result<bool> {
+        let mut read = |keys: &[Value]| -> rusqlite::Result<Result<bool>> {
             let length = if keys.len() <= SMALL { SMALL } else { CHUNK };
             let text = format!(
                 "SELECT {} FROM {} WHERE r.{} IN ({})",
@@ -223,14 +227,18 @@ impl Gatherer<'_> {
             while let Some(row) = rows.next()? {
                 self.read.set(self.read.get() + 1);
                 if self.read.get() > self.source.most {
-                    return Ok(false);
+                    return Ok(Ok(false));
                 }
-                each(Arc::new(cell::record(row, 0, schema)?));
+                let row = cell::record(row, 0, schema)?;
+                if let Err(error) = self.room.take(&row) {
+                    return Ok(Err(error));
+                }
+                each(Arc::new(row));
             }
-            Ok(true)
+            Ok(Ok(true))
         };
         for keys in keys.chunks(CHUNK) {
-            if !read(keys).map_err(fault)? {
+            if !read(keys).map_err(fault)?? {
                 return Err(Error::new(
                     Kind::TooLarge,
                     format!(

@@ -23,8 +23,10 @@ use super::fault::fault;
 use super::read::{self, Query, Rows};
 use super::refs::{Referrer, ReferrerKind, referrers};
 use super::related;
+use super::room::Room;
 use super::texts::TextCache;
 use super::touched::Touched;
+use super::unlinked::{Ends, Unlinked};
 use super::watch::Watch;
 use super::{format, refuse};
 
@@ -53,8 +55,6 @@ pub struct Tx<'a> {
 /// The largest id that may be written where ids are automatic. SQLite counts on from the largest
 /// one there ever was, and at 2^63-1 it calls the disk full.
 const MAX_GIVEN_ID: i64 = 1 << 62;
-
-pub(super) type Unlinked = HashMap<(SchemaId, Key, Key), Value>;
 
 /// What the writer keeps at hand from write to write.
 pub(crate) struct Desk {
@@ -99,7 +99,7 @@ impl<'a> Tx<'a> {
             touched: Touched::default(),
             notices: Vec::new(),
             origin: None,
-            unlinked: HashMap::new(),
+            unlinked: Unlinked::default(),
         }
     }
 
@@ -244,6 +244,7 @@ impl<'a> Tx<'a> {
             texts: &self.desk.texts,
             catalog: &self.catalog,
             most: self.desk.limits.related_records,
+            bytes: self.desk.limits.answer_bytes,
         }
     }
 
@@ -376,7 +377,9 @@ impl<'a> Tx<'a> {
             ReferrerKind::Required(_) => 2,
             _ => self.desk.limits.write_records as u64 + 1,
         };
-        let rows = read::rows_by(self.connection, &text, from, key, most)?;
+        // What a write may not hold it need not read either.
+        let room = Room::new(self.desk.limits.write_bytes);
+        let rows = read::rows_by(self.connection, &text, from, key, most, &room)?;
         for row in rows {
             let itself = from.id == schema.id && row.get(from.primary) == key;
             match &referrer.kind {
@@ -495,21 +498,6 @@ impl<'a> Tx<'a> {
                 Error::bad(format!("{}: {nothing}", relation.name))
             })
         })
-    }
-}
-
-/// A junction and which of its columns are which end.
-struct Ends {
-    junction: Arc<Schema>,
-    own: Slot,
-    other: Slot,
-}
-
-impl Ends {
-    fn name(&self, own: &Value, other: &Value) -> Option<(SchemaId, Key, Key)> {
-        let (own, other) = (Key::of(own)?, Key::of(other)?);
-        let (first, second) = if self.own < self.other { (own, other) } else { (other, own) };
-        Some((self.junction.id, first, second))
     }
 }
 

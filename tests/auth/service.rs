@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rowcast::auth::present::Presented;
 use rowcast::auth::principal::Principal;
+use rowcast::auth::service::SESSIONS;
 use rowcast::auth::token::{ClaimedUser, Claims, Keys};
 use rowcast::auth::users::{Bootstrap, NewUser};
 use rowcast::auth::{limiter, now_seconds};
@@ -538,4 +539,25 @@ async fn commands_manage_users() {
     assert_eq!(house.who(&token.token).await.unwrap().user, Some(ann.id));
     assert_eq!(house.auth.issue("nobody", 60).await.unwrap_err().status(), 404);
     assert_eq!(house.auth.user_passwd("nobody", PASSWORD).await.unwrap_err().status(), 404);
+}
+
+#[tokio::test]
+async fn one_session_too_many_ends_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path(), Plan::default()).await;
+    house.add("ann", &[]).await;
+    house.add("bob", &[]).await;
+    let bob = house.auth.issue("bob", 60).await.unwrap().token;
+    let first = house.auth.issue("ann", 60).await.unwrap().token;
+    let mut others = Vec::new();
+    // In the time of a few commits, without filling the waiting lines.
+    while others.len() < SESSIONS {
+        let some = (0..100).map(|_| house.auth.issue("ann", 60));
+        others.extend(futures_util::future::try_join_all(some).await.unwrap());
+    }
+    assert_eq!(house.who(&first).await.unwrap_err().status(), 401);
+    for good in others.iter().map(|tokens| &tokens.token).chain([&bob]) {
+        house.who(good).await.unwrap();
+    }
+    assert_eq!(peek(dir.path(), "SELECT id FROM _rc_session").len(), SESSIONS + 1);
 }

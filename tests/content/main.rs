@@ -1,5 +1,6 @@
 //! Writes through the content commands: what they change, what the log tells, who may.
 
+mod bounds;
 mod rules;
 #[path = "../support/world.rs"]
 mod world;

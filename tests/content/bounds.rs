@@ -1,0 +1,102 @@
+//! What a call may cost, however little it says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rowcast::model::schema::Schema;
+use rowcast::model::value::Value;
+use serde_json::{Value as Json, json};
+
+use crate::world::World;
+use crate::{admin, blog};
+
+fn node(parent_optional: bool) -> Json {
+    json!({
+        "name": "node", "namespace": "nodes", "label_field": "name", "disable_timestamp": true,
+        "fields": [
+            {"name": "name", "label": "N", "type": "string"},
+            {"name": "parent", "label": "P", "type": "relation", "optional": parent_optional,
+             "relation": {"schema": "node", "field": "children", "type": "o2m"}},
+            {"name": "children", "label": "C", "type": "relation", "optional": true,
+             "relation": {"schema": "node", "field": "parent", "type": "o2m", "owner": true}}
+        ]
+    })
+}
+
+/// Records 1 to `count`, each with the parent that `parent` tells.
+fn plant(world: &World, count: i64, parent: impl Fn(i64) -> i64 + Send + 'static) {
+    let write = move |tx: &mut rowcast::store::Tx<'_>| {
+        let schema: Arc<Schema> = rowcast::store::Rows::catalog(tx).named("node").unwrap().clone();
+        for id in 1..=count {
+            let value = |column: &rowcast::model::schema::Column| match &*column.name {
+                "id" => Value::Int(id),
+                "name" => Value::Text("x".into()),
+                _ => Value::Int(parent(id)),
+            };
+            tx.insert(&schema, schema.columns.iter().map(value).collect())?;
+        }
+        Ok(())
+    };
+    world.store.write_blocking(write).unwrap();
+}
+
+#[test]
+fn a_chain_of_required_records_goes_in_one_pass() {
+    let world = World::open(&[node(false)]);
+    plant(&world, 5_000, |id| (id - 1).max(1));
+    let began = Instant::now();
+    let deleted =
+        world.ok(&admin(), "DELETE /api/content/node/delete?filter[id][$gt]=1", Json::Null);
+    assert_eq!(deleted, 4_999);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // Named in the order in which they can go.
+    assert_eq!(world.newest()[0].2, 5_000);
+    // It refers to itself alone.
+    assert_eq!(world.ok(&admin(), "DELETE /api/content/node/delete?filter={}", Json::Null), 1);
+}
+
+#[test]
+fn rings_and_references_from_outside_refuse_the_whole_call() {
+    let world = World::open(&[node(false)]);
+    plant(&world, 3, |_| 1);
+    world.ok(&admin(), "PUT /api/content/node/1", json!({"parent": 2}));
+    for filter in ["filter[id][$lt]=3", "filter={}", "filter[id]=2"] {
+        let call = format!("DELETE /api/content/node/delete?{filter}");
+        world.refused(&admin(), &call, Json::Null, 409, "node.parent is required");
+    }
+    assert_eq!(world.ok(&admin(), "GET /api/content/node", Json::Null)["total"], 3);
+}
+
+#[test]
+fn an_answer_is_bounded_in_bytes() {
+    let world = blog(Json::Null, Json::Null, Json::Null, Json::Null);
+    let who = admin();
+    let large = "x".repeat(700 << 10);
+    world.ok(&who, "POST /api/content/category", json!({"name": large}));
+    for n in 0..100 {
+        let body = json!({"title": format!("p{n}"), "category": {"id": 1}});
+        world.ok(&who, "POST /api/content/post", body);
+    }
+    // Small records that name a large one.
+    let list = |query: &str| format!("GET /api/content/post?{query}");
+    world.refused(&who, &list("limit=100&select=category"), Json::Null, 413, "67108864 bytes");
+    world.ok(&who, &list("limit=50&select=category"), Json::Null);
+    world.ok(&who, &list("limit=100&select=category.id"), Json::Null);
+    // The same from the other side: one record, many related ones that lead back to it.
+    let back = "GET /api/content/category/1?select=posts.category";
+    world.refused(&who, back, Json::Null, 413, "67108864 bytes");
+    world.ok(&who, "GET /api/content/category/1?select=posts", Json::Null);
+
+    for n in 0..99 {
+        world.ok(&who, "POST /api/content/category", json!({"name": format!("{n}{large}")}));
+    }
+    let list = |query: &str| format!("GET /api/content/category?{query}");
+    world.refused(&who, &list("limit=100"), Json::Null, 413, "ask for fewer with 'limit'");
+    world.ok(&who, &list("limit=50"), Json::Null);
+    for call in [
+        "PUT /api/content/category/update?filter={}",
+        "DELETE /api/content/category/delete?filter={}",
+    ] {
+        world.refused(&who, call, json!({"name": "small"}), 413, "67108864 bytes");
+    }
+}
