@@ -47,27 +47,41 @@ pub(crate) fn taken(schema: &Schema, values: &[Value], columns: &[String]) -> Er
     let mut error = Error::bad("");
     for column in columns {
         let value = schema.column(column).map(|slot| shown(&values[slot]));
-        error.problems.push(Problem {
-            code: TAKEN.to_owned(),
-            file: None,
-            line: None,
-            path: column.clone(),
-            field: known_as(schema, column).to_owned(),
-            message: value.unwrap_or_default(),
-        });
+        error.problems.push(problem(TAKEN, schema, column, value.unwrap_or_default()));
     }
     told(&mut error, "it must be unique");
     error
 }
 
-/// The code of [`taken`]'s problems.
+/// The codes of problems that say which columns a message speaks of.
 const TAKEN: &str = "value.taken";
+const LARGE: &str = "record.large";
 
-/// A unique clash as someone is told who knows only of some columns; other errors stay as they are.
+fn problem(code: &str, schema: &Schema, column: &str, message: String) -> Problem {
+    Problem {
+        code: code.to_owned(),
+        file: None,
+        line: None,
+        path: column.to_owned(),
+        field: known_as(schema, column).to_owned(),
+        message,
+    }
+}
+
+/// A refusal of [`taken`] or [`small_enough`] as someone is told who knows only of some columns;
+/// other errors stay as they are.
 pub(crate) fn known_only(mut error: Error, known: impl Fn(&str) -> bool) -> Error {
     let before = error.problems.len();
-    if before == 0 || error.problems.iter().any(|problem| problem.code != TAKEN) {
-        return error;
+    match error.problems.first() {
+        Some(first) if first.code == TAKEN => {}
+        Some(first) if first.code == LARGE => {
+            if !known(&first.path) {
+                error.message = first.message.clone();
+            }
+            error.problems.clear();
+            return error;
+        }
+        _ => return error,
     }
     error.problems.retain(|problem| known(&problem.path));
     match error.problems.len() {
@@ -116,12 +130,16 @@ pub(crate) fn small_enough(schema: &Schema, values: &[Value], limit: usize) -> R
     if bytes <= limit {
         return Ok(());
     }
-    Err(Error::new(
+    let column = &schema.columns[largest.1].name;
+    let mut error = Error::new(
         Kind::TooLarge,
         format!(
             "the record takes {bytes} bytes as JSON, more than the {limit} one may; most of it is \
-             {} with {}",
-            schema.columns[largest.1].name, largest.0
+             {column} with {}",
+            largest.0
         ),
-    ))
+    );
+    let less = format!("the record takes more than the {limit} bytes as JSON that one may");
+    error.problems.push(problem(LARGE, schema, column, less));
+    Err(error)
 }

@@ -187,7 +187,11 @@ impl Saved {
         for (name, value) in &self.0 {
             text = text.replace(&format!("${{{name}}}"), value);
         }
-        text
+        let repeated = text.strip_prefix("${repeat:").and_then(|rest| rest.strip_suffix('}'));
+        match repeated.and_then(|rest| rest.split_once(':')) {
+            Some((count, what)) => what.repeat(count.parse().expect("a count")),
+            None => text,
+        }
     }
 
     pub fn in_json(&self, json: &Json) -> Json {
