@@ -1,12 +1,16 @@
-//! Canonical bytes of plans and bodies: equal for those that match and show the same.
+//! Canonical bytes of plans and bodies: equal only for those that match and show the same.
+//!
+//! Subscribers whose plans have equal keys are told the same bytes, so everything that tells two
+//! plans apart must stand here, written out: nothing is left to `Debug`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use crate::filter::{Hop, Predicate};
+use crate::filter::{Hop, Predicate, Test, TestOp, Truth, ValueSet};
 use crate::model::catalog::Catalog;
 use crate::model::related::Paths;
 use crate::model::schema::{Schema, SchemaId};
+use crate::model::value::Value;
 
 use super::shape::{ALWAYS, Shape, What};
 use super::sight::Visible;
@@ -15,8 +19,10 @@ use super::sight::Visible;
 /// what is TRUE.
 pub fn predicate(predicate: &Predicate, out: &mut Vec<u8>) {
     match predicate {
-        Predicate::Const(truth) => text(out, format_args!("{truth:?}")),
-        Predicate::Test(test) => text(out, format_args!("{test:?}")),
+        Predicate::Const(Truth::True) => out.push(b'T'),
+        Predicate::Const(Truth::False) => out.push(b'F'),
+        Predicate::Const(Truth::Unknown) => out.push(b'U'),
+        Predicate::Test(test) => self::test(test, out),
         Predicate::And(parts) => list(b'&', parts, out),
         Predicate::Or(parts) => list(b'|', parts, out),
         Predicate::Not(inner) => {
@@ -26,6 +32,49 @@ pub fn predicate(predicate: &Predicate, out: &mut Vec<u8>) {
         Predicate::One(inner) => hop(b'1', inner, out),
         Predicate::Any(inner) => hop(b'*', inner, out),
     }
+}
+
+fn test(test: &Test, out: &mut Vec<u8>) {
+    let mut literal = Vec::new();
+    let operator = match &test.op {
+        TestOp::IsNull => "null",
+        TestOp::NotNull => "set",
+        TestOp::Eq(value) => with("=", value, &mut literal),
+        TestOp::Neq(value) => with("!=", value, &mut literal),
+        TestOp::Gt(value) => with(">", value, &mut literal),
+        TestOp::Gte(value) => with(">=", value, &mut literal),
+        TestOp::Lt(value) => with("<", value, &mut literal),
+        TestOp::Lte(value) => with("<=", value, &mut literal),
+        TestOp::In(set) => among("in", set, &mut literal),
+        TestOp::NotIn(set) => among("nin", set, &mut literal),
+        TestOp::Like(like) => of("like", like.source(), &mut literal),
+        TestOp::NotLike(like) => of("notlike", like.source(), &mut literal),
+        TestOp::Contains(needle) => of("has", needle.source(), &mut literal),
+        TestOp::NotContains(needle) => of("hasnot", needle.source(), &mut literal),
+        TestOp::ContainsFold(fold) => of("fold", fold.source(), &mut literal),
+        TestOp::NotContainsFold(fold) => of("notfold", fold.source(), &mut literal),
+    };
+    text(out, format_args!("{} {operator} ", test.slot));
+    block(&literal, out);
+}
+
+/// A column's type is known by its slot, and within one type no two values have the same JSON.
+fn with(operator: &'static str, value: &Value, literal: &mut Vec<u8>) -> &'static str {
+    value.write_json(literal);
+    operator
+}
+
+fn among(operator: &'static str, set: &ValueSet, literal: &mut Vec<u8>) -> &'static str {
+    for value in set.values() {
+        value.write_json(literal);
+        literal.push(b',');
+    }
+    operator
+}
+
+fn of(operator: &'static str, source: &str, literal: &mut Vec<u8>) -> &'static str {
+    literal.extend_from_slice(source.as_bytes());
+    operator
 }
 
 fn text(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
