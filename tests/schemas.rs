@@ -276,6 +276,9 @@ impl World {
             return Err(format!("message: wanted {part}, found {}", error.message).into());
         }
         same_problems(&step["refused"], &problems)?;
+        if let (Some(wanted), Ok(report)) = (step.get("warnings"), &outcome) {
+            same_problems(wanted, &report.warnings)?;
+        }
         if let Some(wanted) = step.get("steps") {
             same("steps", wanted, &json!(steps))?;
         }

@@ -157,7 +157,7 @@ pub fn parse_as(file: Option<&str>, bytes: &[u8], kind: SchemaKind) -> Parsed {
     }
     origin.lines = Arc::new(Lines::of(text));
     let source = origin.source.clone();
-    let mut check = Check { origin, problems: Vec::new(), warnings: Vec::new() };
+    let mut check = Check { origin, kind, problems: Vec::new(), warnings: Vec::new() };
     for (path, line) in check.origin.lines.duplicates.clone() {
         let message = format!("the key '{}' stands twice; take one out", leaf(&path));
         let mut problem = check.origin.problem("schema.json.invalid", &path, "", message);
@@ -196,7 +196,7 @@ fn schema(check: &mut Check, root: &Map<String, Json>, kind: SchemaKind) -> Opti
     check.known(root, "", &KEYS, "");
     let name = check.required(root, "", "name", "schema.name.required");
     if let Some(name) = name {
-        check.name_of_schema(name, kind);
+        check.name_of_schema(name);
     }
     let table = check.required(root, "", "namespace", "schema.namespace.required");
     if let Some(table) = table {

@@ -65,11 +65,17 @@ pub(super) fn settle(tx: &mut Tx<'_>, wanted: Wanted) -> Result<Report> {
         let choice = if wanted.bad.contains(name) { Choice::Applied } else { Choice::Gone };
         choices.insert(name.clone(), choice);
     }
+    let mut report = Report::default();
     for def in wanted.defs {
         let same = applied.get(&*def.name).is_some_and(|was| was.origin.text == def.origin.text);
+        if same && !def.accept_data_loss.is_empty() {
+            let message = "the change it was for is applied; take \"accept_data_loss\" out, so \
+                           that the next change cannot lose data unseen";
+            let code = "accept_data_loss.left";
+            report.warnings.push(def.problem(code, "accept_data_loss", "", message.to_owned()));
+        }
         choices.insert(def.name.to_string(), Choice::File(Box::new(def), !same));
     }
-    let mut report = Report::default();
     let mut undone = wanted.bad.clone();
     loop {
         let defs = chosen(&choices, &applied);

@@ -43,11 +43,12 @@ impl Service {
 
 async fn run(service: Weak<Service>, dir: std::path::PathBuf) {
     let (sender, mut events) = mpsc::channel(1);
-    let mut notices = listen(&dir, sender.clone());
-    // What was saved after the folder was read at the start and before anybody listened.
-    let _ = sender.try_send(());
-    let mut seen = folder::fingerprint(&dir).ok();
+    let mut ears = Ears::default();
+    // Nothing is known of what came between the start's look and the first notice.
+    let mut seen = None;
     let mut failed = false;
+    ears.listen(&dir, &sender);
+    let _ = sender.try_send(());
     loop {
         let told = timeout(LOOK_EVERY, events.recv()).await.is_ok();
         if told {
@@ -56,53 +57,78 @@ async fn run(service: Weak<Service>, dir: std::path::PathBuf) {
                 && Instant::now() < end
             {}
         }
-        let now = folder::fingerprint(&dir);
-        let changed = now.as_ref().ok() != seen.as_ref();
-        if notices.is_none() && now.is_ok() {
-            // The folder is back, or was out of reach when the server came up.
-            notices = listen(&dir, sender.clone());
-        }
-        if !told && !changed {
+        ears.listen(&dir, &sender);
+        let now = folder::fingerprint(&dir).ok();
+        if !told && now == seen {
             continue;
         }
-        if now.is_err() {
-            // A watch on a folder that went away hears nothing of the one that comes in its place.
-            notices = None;
-        }
-        seen = now.ok();
+        seen = now;
         let Some(service) = service.upgrade() else { return };
         match service.scan().await {
             Ok(_) => failed = false,
             // Said once, not every second; what is served stays.
             Err(error) if !failed => {
                 failed = true;
-                tracing::error!("schemas: {error}; what was applied goes on being served");
-                for problem in &error.problems {
-                    tracing::error!("schemas: {problem}");
-                }
+                tracing::error!("{error}; what was applied goes on being served");
             }
             Err(_) => {}
         }
     }
 }
 
-fn listen(dir: &Path, sender: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let on_event = move |event: notify::Result<notify::Event>| {
-        let reading = matches!(&event, Ok(event) if event.kind.is_access());
-        if !reading {
-            // One notice waits at most: it says "look", and one look sees everything.
-            let _ = sender.try_send(());
+/// The system's notices of one folder.
+#[derive(Default)]
+struct Ears {
+    watcher: Option<notify::RecommendedWatcher>,
+    /// Which folder is listened to: a watch on one that was removed hears nothing of the one made
+    /// in its place.
+    folder: Option<u64>,
+    /// That there are no notices was said.
+    told: bool,
+}
+
+impl Ears {
+    /// Listens to the folder if it is not the one listened to already.
+    fn listen(&mut self, dir: &Path, sender: &mpsc::Sender<()>) {
+        let folder = identity(dir);
+        if folder == self.folder {
+            return;
         }
-    };
-    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-        watcher.watch(dir, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watcher {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!("schemas: no notices of changes ({error}); looking every second");
-            None
+        self.folder = folder;
+        self.watcher = None;
+        if folder.is_none() {
+            return;
+        }
+        let sender = sender.clone();
+        let on_event = move |event: notify::Result<notify::Event>| {
+            let reading = matches!(&event, Ok(event) if event.kind.is_access());
+            if !reading {
+                // One notice waits at most: it says "look", and one look sees everything.
+                let _ = sender.try_send(());
+            }
+        };
+        let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
+            watcher.watch(dir, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watcher {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) if !self.told => {
+                self.told = true;
+                tracing::warn!(
+                    "no notices of changed schema files ({error}); looking every second"
+                );
+            }
+            Err(_) => {}
         }
     }
+}
+
+/// Tells one folder from another that comes in its place; `None` where there is none.
+fn identity(dir: &Path) -> Option<u64> {
+    let data = std::fs::metadata(dir).ok()?;
+    #[cfg(unix)]
+    return Some(std::os::unix::fs::MetadataExt::ino(&data));
+    #[cfg(not(unix))]
+    return data.is_dir().then_some(0);
 }

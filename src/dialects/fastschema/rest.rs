@@ -319,7 +319,16 @@ pub fn refusal(error: &Error) -> Vec<u8> {
     let mut answer = json!({ "error": inner });
     if !error.problems.is_empty() {
         let errors = error.problems.iter().map(|problem| {
-            json!({"code": problem.code, "field": problem.field, "message": problem.message})
+            let mut told =
+                json!({"code": problem.code, "field": problem.field, "message": problem.message});
+            // Ours: where it stands, which within `access` nothing else tells.
+            if !problem.path.is_empty() {
+                told["path"] = problem.path.as_str().into();
+            }
+            if let Some(file) = &problem.file {
+                told["file"] = file.as_str().into();
+            }
+            told
         });
         answer["data"] = json!({ "field_errors": errors.collect::<Vec<_>>() });
     }
@@ -423,7 +432,7 @@ mod tests {
         });
         assert_eq!(
             text(&invalid),
-            r#"{"error":{"code":"422","message":"invalid schema"},"data":{"field_errors":[{"code":"field.type.invalid","field":"name","message":"unknown type"}]}}"#
+            r#"{"error":{"code":"422","message":"invalid schema"},"data":{"field_errors":[{"code":"field.type.invalid","field":"name","message":"unknown type","path":"fields[0].type"}]}}"#
         );
         assert_eq!(answer(b"[1]"), br#"{"data":[1]}"#);
     }

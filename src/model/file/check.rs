@@ -12,6 +12,7 @@ use crate::model::system;
 /// Collects what is wrong with one file.
 pub(super) struct Check {
     pub origin: Origin,
+    pub kind: SchemaKind,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
 }
@@ -175,28 +176,25 @@ impl Check {
         good
     }
 
+    /// Whether the name of a schema, table, junction or index is free to be taken.
     pub fn not_reserved(&mut self, code: &str, path: &str, name: &str) {
         let lower = name.to_ascii_lowercase();
-        if lower.starts_with("sqlite_") || lower.starts_with(OWN_PREFIX) {
-            let message =
-                format!("names that begin with 'sqlite_' or '{OWN_PREFIX}' are taken; rename it");
-            self.bad(code, path, "", message);
-        }
+        let message = if lower.starts_with("sqlite_") || lower.starts_with(OWN_PREFIX) {
+            format!("names that begin with 'sqlite_' or '{OWN_PREFIX}' are taken; rename it")
+        } else if system::is_reserved(&lower) && self.kind == SchemaKind::User {
+            let what = if path == "name" { "relate to it, or choose" } else { "choose" };
+            format!("'{name}' is a system schema and comes by itself; {what} another name")
+        } else {
+            return;
+        };
+        self.bad(code, path, "", message);
     }
 
-    pub fn name_of_schema(&mut self, name: &str, kind: SchemaKind) {
+    pub fn name_of_schema(&mut self, name: &str) {
         if !self.identifier("schema.name.invalid", "name", "", name) {
             return;
         }
         self.not_reserved("schema.name.reserved", "name", name);
-        let lower = name.to_ascii_lowercase();
-        if kind == SchemaKind::User && system::is_reserved(&lower) {
-            let message = format!(
-                "'{name}' is a system schema and comes by itself; relate to it, or choose another \
-                 name"
-            );
-            self.bad("schema.name.reserved", "name", "", message);
-        }
         let stem = self.origin.file.as_deref().map(|file| file.trim_end_matches(".json"));
         if let Some(stem) = stem.filter(|stem| *stem != name) {
             let message = format!(

@@ -97,6 +97,7 @@ pub(super) fn fields(
 ) -> (Vec<FieldDef>, Option<usize>) {
     let mut found: Vec<FieldDef> = Vec::new();
     let mut marked: Vec<usize> = Vec::new();
+    let mut generated = Vec::new();
     let items = match root.get("fields") {
         None => {
             let message = "\"fields\" is missing; add an array, even an empty one".to_owned();
@@ -116,6 +117,7 @@ pub(super) fn fields(
             continue;
         };
         if item.get("is_system_field") == Some(&Json::Bool(true)) {
+            generated.push((item.get("name").and_then(Json::as_str).unwrap_or_default(), path));
             continue;
         }
         let Some((field, primary)) = field(check, item, &path, timestamps) else { continue };
@@ -132,9 +134,25 @@ pub(super) fn fields(
         }
         found.push(field);
     }
+    not_generated(check, &found, &generated);
     shadowed_keys(check, &found);
     let primary = primary::primary(check, root, &mut found, &marked);
     (found, primary)
+}
+
+/// What is marked as a system field is what `GET /api/schema` adds, and is left out; a field of the
+/// author's own under that mark would be lost without a word.
+fn not_generated(check: &mut Check, fields: &[FieldDef], marked: &[(&str, String)]) {
+    for (name, path) in marked {
+        let own = ["id", "created_at", "updated_at", "deleted_at"].contains(name);
+        if !own && !fields.iter().any(|field| key_name(&field.name) == *name) {
+            let message = format!(
+                "'{name}' is left out, because it is marked \"is_system_field\"; take the mark \
+                 out if the field is yours"
+            );
+            check.warn("key.unused", &join(path, "is_system_field"), name, message);
+        }
+    }
 }
 
 /// `<relation>_id` is another name of a relation's key: no field may be declared under it.
