@@ -23,27 +23,37 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Everything a server is told.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where everything is kept.
     pub data: PathBuf,
+    /// The folder of schema files.
     pub schemas: PathBuf,
+    /// The address to listen on.
     pub host: IpAddr,
+    /// 0 takes a free one.
     pub port: u16,
-    /// Origins (`https://example.com`, with a port where it is not the scheme's) whose pages may
-    /// use a cookie, besides the server's own.
-    pub allowed_origins: Vec<String>,
+    /// Origins whose pages may use a cookie, besides the server's own, with commas; read and
+    /// checked by `auth::present`.
+    pub allowed_origins: Option<settings::Value>,
     /// Whether a login gives a refresh token, and its tokens are short-lived.
     pub refresh_tokens: bool,
     /// The first admin, made while there is none.
     pub admin: Admin,
+    /// The one outside issuer whose tokens are accepted.
     pub issuer: Option<Issuer>,
     /// What is logged, e.g. `info` or `rowcast=debug`.
     pub log: Option<String>,
+    /// All bounds.
     pub limits: Limits,
+    /// Given by environment or file, or kept from an earlier run.
     pub secrets: Secrets,
 }
 
+/// The first admin, made while there is none.
 #[derive(Clone, Debug)]
 pub struct Admin {
+    /// Its name.
     pub username: String,
+    /// Its address; a login may use either.
     pub email: Option<String>,
 }
 
@@ -56,6 +66,7 @@ pub struct Issuer {
     pub audience: Vec<String>,
     /// `RS256`, `ES256`, `EdDSA` or one of their kin.
     pub algorithm: String,
+    /// Where its public keys are.
     pub keys: IssuerKeys,
     /// The claim that holds its roles.
     pub roles_claim: String,
@@ -63,6 +74,7 @@ pub struct Issuer {
     pub roles: Vec<(String, String)>,
 }
 
+/// Where an outside issuer's public keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IssuerKeys {
     /// A public key in PEM.
@@ -92,7 +104,7 @@ impl Config {
             schemas: given.read("schemas", path)?.unwrap_or_else(|| PathBuf::from("schemas")),
             host: given.read("host", host)?.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             port: given.read("port", port)?.unwrap_or(8000),
-            allowed_origins: given.read("allowed_origins", origins)?.unwrap_or_default(),
+            allowed_origins: given.get("allowed_origins").cloned(),
             refresh_tokens: given.read("refresh_tokens", switch)?.unwrap_or(false),
             admin: Admin {
                 username: given.read("admin_username", text)?.unwrap_or_else(|| "admin".into()),
@@ -135,34 +147,6 @@ fn switch(text: &str) -> Result<bool, String> {
         "false" | "0" | "no" => Ok(false),
         _ => Err(format!("'{text}': use true or false")),
     }
-}
-
-fn origins(text: &str) -> Result<Vec<String>, String> {
-    text.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(origin).collect()
-}
-
-/// An origin as browsers send it: lower case, no path, no port where it is the scheme's own.
-fn origin(text: &str) -> Result<String, String> {
-    let wrong = || {
-        format!("'{text}' is no origin; use scheme, host and port alone, e.g. https://example.com")
-    };
-    if text == "*" {
-        return Err("'*': name the origins, or every page could use a visitor's cookie".into());
-    }
-    let uri: hyper::Uri = text.parse().map_err(|_| wrong())?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(wrong());
-    };
-    let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/") && !text.ends_with('/');
-    if !bare || !["http", "https"].contains(&scheme) || authority.as_str().contains('@') {
-        return Err(wrong());
-    }
-    let host = authority.host().to_ascii_lowercase();
-    let own = if scheme == "https" { 443 } else { 80 };
-    Ok(match authority.port_u16() {
-        Some(port) if port != own => format!("{scheme}://{host}:{port}"),
-        _ => format!("{scheme}://{host}"),
-    })
 }
 
 fn issuer(given: &Given) -> Result<Option<Issuer>> {
@@ -253,7 +237,7 @@ mod tests {
         assert_eq!(all.host, IpAddr::from([0, 0, 0, 0]));
         assert_eq!(all.limits.body_bytes, 1 << 20);
         assert_eq!(all.limits.record_bytes, 1 << 20);
-        assert_eq!(all.allowed_origins, ["https://a.example"]);
+        assert_eq!(all.allowed_origins.expect("given").text, "https://a.example");
         let env = load(&[], &[("APP_PORT", "2"), ("APP_HOST", "")], file).expect("good");
         assert_eq!((env.port, env.host), (2, IpAddr::from(std::net::Ipv6Addr::LOCALHOST)));
         let none = load(&[], &[], "{}").expect("good");
@@ -276,11 +260,6 @@ mod tests {
         assert!(error.contains("settings.json:2: \"idle_time\": 'long'"), "{error}");
         let error = refused(&[], &[("ROWCAST_PAGE_DEFAULT", "2000")], "{}");
         assert!(error.contains("page_default (2000) is over page_records (1000)"), "{error}");
-        for origin in ["*", "a.example", "https://a.example/path", "https://a.example/", "file:///"]
-        {
-            let error = refused(&[("allowed_origins", origin)], &[], "{}");
-            assert!(error.starts_with("flag --allowed-origins"), "{error}");
-        }
     }
 
     #[test]

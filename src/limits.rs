@@ -16,9 +16,11 @@ const DAY: u64 = 24 * 3600;
 
 /// One bound as the configuration sees it.
 pub struct Bound {
+    /// The name of the field and of the setting.
     pub key: &'static str,
     /// Why it is there: the first sentence of the field's documentation, and the rest.
     pub reason: &'static [&'static str],
+    /// As text that `set` takes.
     pub default: fn() -> String,
     /// Sets it from text, e.g. `8MiB`, `30s`, `1000`; the error says what would be right.
     pub set: fn(&mut Limits, &str) -> Result<(), String>,

@@ -3,8 +3,8 @@
 //! [`App::open`] opens the rooms in order, [`serve`] lets clients in. Commands that find no
 //! running server open an [`App`] of their own and ask it the same way.
 
-pub mod control;
-pub mod hello;
+mod control;
+mod hello;
 mod routes;
 
 use std::net::SocketAddr;
@@ -37,13 +37,21 @@ pub use routes::Peer;
 
 /// The rooms of a running server.
 pub struct App {
+    /// What was configured.
     pub config: Config,
+    /// All bounds.
     pub limits: Arc<Limits>,
+    /// Rows and the change log.
     pub store: Store,
+    /// Users, sessions and tokens.
     pub auth: Arc<Auth>,
+    /// The stream.
     pub live: Arc<Live>,
+    /// The commands over records.
     pub content: Content,
+    /// The folder and the schema API.
     pub schemas: Arc<schemas::Service>,
+    /// Who is connected.
     pub clients: Arc<Clients>,
     origins: Origins,
     bodies: Bodies,
@@ -70,8 +78,13 @@ impl App {
     /// Opens everything but the doors: data directory, lock and store, schemas, users, stream.
     pub async fn open(mut config: Config) -> Result<Arc<App>> {
         let limits = Arc::new(config.limits.clone());
-        let origins = Origins::new(&config.allowed_origins)
-            .map_err(|why| Error::bad(format!("allowed_origins: {why}")))?;
+        let origins = match &config.allowed_origins {
+            None => Origins::default(),
+            Some(given) => {
+                let list = given.text.split(',').filter(|origin| !origin.trim().is_empty());
+                Origins::new(list).map_err(|why| given.wrong(why))?
+            }
+        };
         let issuer = issuer(&config).await?;
         let (mapping, issuer) = issuer.unzip();
         let directory = Arc::new(Directory::new(mapping));

@@ -1,6 +1,6 @@
 //! argv → what to run; exit codes. No logic of its own.
 
-pub mod import;
+mod import;
 mod link;
 mod secret;
 mod tail;

@@ -21,6 +21,7 @@ const KEY_BYTES: usize = 32;
 pub struct Secret(String);
 
 impl Secret {
+    /// Hides `text` from now on.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
@@ -30,7 +31,7 @@ impl Secret {
         &self.0
     }
 
-    /// 32 random letters and digits: 190 bits, and safe to paste anywhere.
+    /// So many random letters and digits: almost 6 bits each, and safe to paste anywhere.
     pub fn random(letters: usize) -> Result<Self> {
         const ALPHABET: &[u8; 62] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -56,8 +57,11 @@ impl fmt::Debug for Secret {
 /// What was given; what is missing is made by [`Secrets::keep`].
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
+    /// Signs tokens.
     pub app_key: Option<Secret>,
+    /// Verifies tokens that it signed before.
     pub app_key_previous: Option<Secret>,
+    /// Of the first admin.
     pub admin_password: Option<Secret>,
 }
 

@@ -14,9 +14,11 @@ use crate::limits::BOUNDS;
 /// The configuration file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "rowcast.json";
 
+/// One setting that is no secret.
 pub struct Setting {
     /// As in the file; the flag has hyphens.
     pub key: &'static str,
+    /// Its variable of the environment.
     pub env: String,
     flag: String,
     value_name: &'static str,
@@ -162,7 +164,9 @@ pub(super) fn names(key: &str) -> String {
 /// Flags as typed, and the file they name. Becomes a part of a command by `#[command(flatten)]`.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
+    /// By the setting's key.
     pub values: BTreeMap<&'static str, String>,
+    /// `--config`.
     pub config: Option<PathBuf>,
 }
 
@@ -246,9 +250,19 @@ impl clap::Args for PlaceFlags {
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// A flag, by its name.
     Flag(String),
+    /// A variable of the environment.
     Env(String),
-    File { path: PathBuf, key: String, line: Option<usize> },
+    /// The configuration file.
+    File {
+        /// As it was named.
+        path: PathBuf,
+        /// The key that holds the value.
+        key: String,
+        /// 1-based, where it was found.
+        line: Option<usize>,
+    },
 }
 
 impl fmt::Display for Source {
@@ -267,7 +281,9 @@ impl fmt::Display for Source {
 /// A value as text, and where it came from.
 #[derive(Clone, Debug)]
 pub struct Value {
+    /// As it was given.
     pub text: String,
+    /// Where.
     pub source: Source,
 }
 
@@ -306,6 +322,7 @@ impl Given {
         Ok(Given(given))
     }
 
+    /// A setting's value, if it was given.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }

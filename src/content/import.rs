@@ -35,6 +35,7 @@ pub enum OnConflict {
 /// How records are imported.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ImportAsk {
+    /// What becomes of a record that is there already.
     pub on_conflict: OnConflict,
     /// The first refused record refuses all.
     pub all_or_nothing: bool,
@@ -43,8 +44,11 @@ pub struct ImportAsk {
 /// What became of the records.
 #[derive(Clone, Debug, Default)]
 pub struct Imported {
+    /// How many are new.
     pub created: u64,
+    /// How many were there and are changed.
     pub updated: u64,
+    /// How many were there and stayed.
     pub skipped: u64,
     /// Index and reason of each refused record.
     pub refused: Vec<(usize, Error)>,

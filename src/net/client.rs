@@ -38,7 +38,14 @@ impl Default for Bounds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// `http` or `https`, host and port.
-    Web { tls: bool, host: String, port: u16 },
+    Web {
+        /// Whether by `https`.
+        tls: bool,
+        /// A name or an address.
+        host: String,
+        /// Always told, also where it is the scheme's own.
+        port: u16,
+    },
     /// The owner's socket of a data directory.
     Unix(PathBuf),
 }
@@ -46,8 +53,11 @@ pub enum Place {
 /// What came back, whatever its status.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: u16,
+    /// All of them.
     pub headers: HeaderMap,
+    /// The whole body.
     pub body: Bytes,
 }
 
@@ -59,12 +69,15 @@ pub struct Failure(String);
 /// Why there is no WebSocket.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NoSocket {
+    /// Nothing came back.
     #[error("{0}")]
     Failure(#[from] Failure),
+    /// The server answered with this status and body.
     #[error("the server answered {0} to the handshake: {1}")]
     Refused(u16, String),
 }
 
+/// A byte stream to a server.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 

@@ -45,6 +45,7 @@ pub struct Connection {
 pub struct Shaking<'a>(&'a Connection);
 
 impl Clients {
+    /// Nobody is connected yet.
     pub fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Clients {
             total: limits.connections,

@@ -35,7 +35,9 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What is read at once of a body.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// A request as hyper gives it.
 pub type Request = hyper::Request<Incoming>;
+/// A whole response.
 pub type Response = hyper::Response<Full<Bytes>>;
 
 /// Answers requests. Errors are answers too, so that every dialect keeps its own shape.
@@ -53,6 +55,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Where clients come in.
 pub enum Door {
+    /// Everybody's.
     Tcp(TcpListener),
     /// The owner's socket: whoever can open it may do everything.
     Owner(UnixListener),
@@ -266,11 +269,13 @@ const STEP: usize = 4 << 10;
 /// A body, whose room is free again when it is dropped.
 #[derive(Debug, Default)]
 pub struct Whole {
+    /// All of it.
     pub bytes: Bytes,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Bodies {
+    /// Room for as much as the limits say.
     pub fn new(limits: &Limits) -> Self {
         let steps = (limits.bodies_bytes / STEP).min(Semaphore::MAX_PERMITS);
         Bodies { room: Arc::new(Semaphore::new(steps)), time: limits.body_time }

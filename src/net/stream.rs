@@ -25,7 +25,9 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
 /// The transport under a connection.
 #[derive(Debug)]
 pub enum Io {
+    /// Over the network.
     Tcp(TcpStream),
+    /// Over the owner's socket.
     Unix(UnixStream),
 }
 
@@ -90,6 +92,7 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// A stream whose first request's head is awaited from now on.
     pub fn new(io: Io, connection: Arc<Connection>, limits: &Limits) -> Self {
         Stream {
             io,
@@ -104,10 +107,12 @@ impl Stream {
         }
     }
 
+    /// For the service, to tell when it works and when it has answered.
     pub fn phase(&self) -> &Arc<Phase> {
         &self.phase
     }
 
+    /// What counts this stream as open.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }

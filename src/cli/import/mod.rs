@@ -1,7 +1,8 @@
 //! `rowcast import`: a file's rows become records.
 
-pub mod convert;
-pub mod read;
+mod convert;
+mod mapping;
+mod read;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::config::settings::PlaceFlags;
 use crate::error::{Error, Result};
 
-use self::convert::{Convert, Field, Mapping};
+use self::convert::Convert;
+use self::mapping::{Field, Mapping};
 use self::read::{Format, Rows};
 use super::link::Link;
 use super::say;
