@@ -67,6 +67,19 @@ fn paths_and_methods() {
 }
 
 #[test]
+fn filters_may_be_typed_raw() {
+    let server = Server::start(options());
+    server.request("POST", "/api/content/blog", None, Some(&json!({"title": "a <\"> b"})));
+    let get =
+        "GET /api/content/blog?filter={\"title\":{\"$contains\":\"<\"}} HTTP/1.1\r\nHost: x\r\n";
+    let mut stream = server.connect();
+    // Two on one connection: the second has a body to be counted before it.
+    write!(stream, "{get}Content-Length: 3\r\n\r\n\">\"{get}Connection: close\r\n\r\n").unwrap();
+    let answers = rest(&mut stream);
+    assert_eq!(answers.matches("\"total\":1").count(), 2, "{answers}");
+}
+
+#[test]
 fn any_page_may_call_with_a_token_of_its_own() {
     let server = Server::start(options());
     let asked = [

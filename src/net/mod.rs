@@ -5,4 +5,5 @@ pub mod clients;
 pub mod http;
 pub mod socket;
 pub mod stream;
+mod targets;
 mod wire;

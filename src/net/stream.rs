@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::limits::Limits;
 use crate::net::clients::Connection;
+use crate::net::targets::Targets;
 
 /// A client that takes a response slower than this is ended, once it is a stall time behind.
 const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
@@ -89,6 +90,9 @@ pub struct Stream {
     stall_time: Duration,
     /// When the write that now waits began to wait, and what went out since.
     stalled: Option<(Instant, u64)>,
+    targets: Targets,
+    /// Read and rewritten, but more than the reader had room for.
+    spare: Vec<u8>,
 }
 
 impl Stream {
@@ -104,6 +108,8 @@ impl Stream {
             idle_time: limits.idle_time,
             stall_time: limits.body_time,
             stalled: None,
+            targets: Targets::default(),
+            spare: Vec::new(),
         }
     }
 
@@ -139,6 +145,17 @@ impl Stream {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// Gives what was read before and did not fit; `false` where there is none.
+    fn take_spare(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        if self.spare.is_empty() {
+            return false;
+        }
+        let fits = self.spare.len().min(buf.remaining());
+        buf.put_slice(&self.spare[..fits]);
+        self.spare.drain(..fits);
+        true
     }
 
     fn read_deadline(&self) -> Option<Instant> {
@@ -192,11 +209,21 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.take_spare(buf) {
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = match &mut self.io {
             Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Io::Unix(io) => Pin::new(io).poll_read(cx, buf),
         };
+        if self.bounded
+            && let Some(rewritten) = self.targets.read(&buf.filled()[before..])
+        {
+            buf.set_filled(before);
+            self.spare = rewritten;
+            self.take_spare(buf);
+        }
         match polled {
             Poll::Ready(result) => {
                 if self.phase.state.load(Ordering::Relaxed) == IDLE && buf.filled().len() > before {
