@@ -181,3 +181,68 @@ fn the_api_answers_as_documented() {
     assert_eq!((status, names), (200, vec![&json!("note"), &json!("role"), &json!("user")]));
     assert!(list["data"][0].get("access").is_none(), "{list}");
 }
+
+#[test]
+fn kill_9_between_a_change_and_its_file() {
+    let mut server = Server::start(Options::default().schema("note", note()));
+    let admin = server.admin_token();
+    for text in ["one", "two", "three"] {
+        create(&server, &admin, "note", json!({"text": text}));
+    }
+    let names = |schema: &Json| -> Vec<String> {
+        let fields = schema["fields"].as_array().unwrap().iter();
+        fields
+            .filter(|field| field.get("is_system_field").is_none())
+            .map(|field| field["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut text = "text".to_owned();
+    for round in 0..6u64 {
+        let address = server.address;
+        let (token, first) = (server.admin_token(), text.clone());
+        // Renames one field over and over, until the server is gone.
+        let writer = std::thread::spawn(move || {
+            let mut from = first;
+            for count in 0.. {
+                let to = format!("text_{round}_{count}");
+                let mut schema = note();
+                schema["label_field"] = to.as_str().into();
+                schema["fields"][0]["name"] = to.as_str().into();
+                let body = json!({"schema": schema, "rename_fields": [{"from": from, "to": to}]})
+                    .to_string();
+                let head = format!(
+                    "PUT /api/schema/note HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                     Authorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+                     Content-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                let Ok(mut stream) = std::net::TcpStream::connect(address) else { return };
+                use std::io::{Read as _, Write as _};
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+                let mut answer = String::new();
+                let _ = stream.read_to_string(&mut answer);
+                if !answer.starts_with("HTTP/1.1 200") {
+                    assert!(answer.is_empty(), "{answer}");
+                    return;
+                }
+                from = to;
+            }
+        });
+        std::thread::sleep(Duration::from_millis(150 + 37 * round));
+        server.kill();
+        writer.join().unwrap();
+        server.restart();
+        let admin = server.admin_token();
+        let (_, shown) = server.request("GET", "/api/schema/note", Some(&admin), None);
+        let file = std::fs::read_to_string(server.schemas().join("note.json")).unwrap();
+        let file: Json = serde_json::from_str(&file).unwrap();
+        assert_eq!(names(&shown["data"]), names(&file), "the folder and the catalog agree");
+        assert!(!server.log().contains("NOT applied"), "{}", server.log());
+        text = names(&file)[0].clone();
+        let (_, list) = server.request("GET", "/api/content/note?sort=id", Some(&admin), None);
+        let texts: Vec<&Json> =
+            list["data"]["items"].as_array().unwrap().iter().map(|note| &note[&text]).collect();
+        assert_eq!(texts, [&json!("one"), &json!("two"), &json!("three")], "{list}");
+    }
+    assert_ne!(text, "text", "something was renamed");
+}
