@@ -91,11 +91,11 @@ impl App {
         let (tail_sink, tail): (TailSink, Tail) = live::tail::channel(limits.tail_bytes);
         let store = Store::open(
             store::Options {
-                dir: config.data.clone(),
                 log_age: limits.log_age,
                 log_bytes: limits.log_bytes,
                 readers: limits.readers,
                 limits: config.limits.clone(),
+                ..store::Options::new(&config.data)
             },
             Box::new(Sink { directory: directory.clone(), tail: tail_sink }),
         )?;

@@ -45,6 +45,15 @@ impl Key {
             _ => None,
         }
     }
+
+    /// The value it is the key of.
+    pub fn value(&self) -> Value {
+        match self {
+            Key::Int(n) => Value::Int(*n),
+            Key::Text(text) => Value::Text(text.clone()),
+            Key::Uuid(id) => Value::Uuid(*id),
+        }
+    }
 }
 
 /// Gathered rows by (schema, relation, primary key of the row they are read from).

@@ -1,9 +1,8 @@
 //! The change log's tables: entries by position, and what they can be found by.
 //!
-//! Three tables. `_rc_log` holds an entry a row; `bytes` is what the entry takes, look-ups
-//! included, and `ends` the sum over all entries up to and with this one, trimmed ones too, so
-//! that the log's size is one subtraction. `_rc_log_key` finds the entries of a record; `_rc_log_ref` finds the entries in
-//! which a key column gained or lost a value, and whose record that was.
+//! `_rc_log` holds an entry a row; `bytes` is what the entry takes, look-ups included, and `ends`
+//! the sum over all entries up to and with this one, trimmed ones too, so that the log's size is
+//! one subtraction. What entries can be found by stands in `lookup.rs`.
 
 use std::sync::Arc;
 
@@ -13,16 +12,17 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::{Change, Row};
-use crate::model::schema::{Default, Schema, SchemaId, Slot};
+use crate::model::related::Key;
+use crate::model::schema::{Default, Schema, SchemaId};
 use crate::model::value::Value;
 
-use super::cell::{self, Cell};
-use super::codec::{self, Damaged, Raw, RawChange, Shape};
+use super::codec::{self, Damaged, Raw, Shape};
 use super::fault::fault;
+use super::lookup::{self, Lines, Recent};
 
 pub use super::codec::Logged;
 
-/// Estimated bytes of a row in `_rc_log` beside its entry, and of a look-up row beside its key.
+/// Estimated bytes of a row in `_rc_log` beside its entry.
 const ROW_BYTES: usize = 40;
 
 pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
@@ -34,21 +34,9 @@ pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
              bytes INTEGER NOT NULL,
              ends INTEGER NOT NULL,
              entry BLOB NOT NULL
-         ) STRICT;
-         CREATE TABLE _rc_log_key (
-             schema INTEGER NOT NULL,
-             key ANY NOT NULL,
-             position INTEGER NOT NULL,
-             PRIMARY KEY (schema, key, position)
-         ) STRICT, WITHOUT ROWID;
-         CREATE TABLE _rc_log_ref (
-             field INTEGER NOT NULL,
-             value ANY NOT NULL,
-             position INTEGER NOT NULL,
-             key ANY NOT NULL,
-             PRIMARY KEY (field, value, position, key)
-         ) STRICT, WITHOUT ROWID;",
-    )
+         ) STRICT;",
+    )?;
+    lookup::create(connection)
 }
 
 /// Where an entry stands and how it is told from one of another history.
@@ -101,7 +89,7 @@ fn mark(row: &rusqlite::Row<'_>) -> rusqlite::Result<Mark> {
     })
 }
 
-/// Writes an entry and its look-ups. Gives the bytes it adds to the log.
+/// Writes an entry; its look-ups are added to `lines`. Gives the bytes both add to the log.
 pub(crate) fn append(
     connection: &Connection,
     mark: Mark,
@@ -109,30 +97,15 @@ pub(crate) fn append(
     entry: &[u8],
     changes: &[Change],
     schemas: &[Arc<Schema>],
+    lines: &mut Lines,
 ) -> rusqlite::Result<u64> {
-    let position = mark.position as i64;
     let mut bytes = ROW_BYTES + entry.len();
-    let mut find_key = connection.prepare_cached("INSERT INTO _rc_log_key VALUES (?1, ?2, ?3)")?;
-    let mut find_ref =
-        connection.prepare_cached("INSERT OR IGNORE INTO _rc_log_ref VALUES (?1, ?2, ?3, ?4)")?;
     for (change, schema) in changes.iter().zip(schemas) {
-        find_key.execute((schema.id.0, Cell(&change.key), position))?;
-        bytes += lookup_bytes(&[&change.key]);
-        for slot in 0..schema.columns.len() {
-            if !codec::is_key(schema, slot) {
-                continue;
-            }
-            let at = |row: &'_ Option<Arc<Row>>| row.as_ref().map(|row| row.get(slot).clone());
-            let field = schema.columns[slot].id.0;
-            for value in moved(at(&change.before).as_ref(), at(&change.after).as_ref()) {
-                find_ref.execute((field, Cell(value), position, Cell(&change.key)))?;
-                bytes += lookup_bytes(&[value, &change.key]);
-            }
-        }
+        bytes += lines.add(mark.position, schema, change);
     }
     let ends = before + bytes as u64;
     connection.prepare_cached("INSERT INTO _rc_log VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
-        position,
+        mark.position as i64,
         mark.stamp as i64,
         mark.time,
         bytes as i64,
@@ -142,58 +115,21 @@ pub(crate) fn append(
     Ok(bytes as u64)
 }
 
-fn lookup_bytes(keys: &[&Value]) -> usize {
-    keys.iter().map(|key| key.heap_bytes() + 8).sum::<usize>() + 12
-}
-
-/// The values that a key column lost and gained.
-fn moved<'v>(
-    before: Option<&'v Value>,
-    after: Option<&'v Value>,
-) -> impl Iterator<Item = &'v Value> {
-    let (before, after) = if before == after { (None, None) } else { (before, after) };
-    [before, after].into_iter().flatten().filter(|value| !value.is_null())
-}
-
-/// Takes an entry and its look-ups out of the log.
-pub(crate) fn remove(connection: &Connection, position: u64) -> rusqlite::Result<()> {
-    let position = position as i64;
+/// Takes an entry out of the log. Its look-ups are added to `lines`, to be erased.
+pub(crate) fn remove(
+    connection: &Connection,
+    position: u64,
+    lines: &mut Lines,
+) -> rusqlite::Result<()> {
     let entry: Option<Vec<u8>> = connection
         .prepare_cached("DELETE FROM _rc_log WHERE position = ?1 RETURNING entry")?
-        .query_row([position], |row| row.get(0))
+        .query_row([position as i64], |row| row.get(0))
         .optional()?;
     // A damaged entry leaves its look-ups behind: they find a position that is gone, and nothing.
     if let Some(Ok(raw)) = entry.map(|entry| codec::decode(&entry)) {
-        let mut find_key = connection.prepare_cached(
-            "DELETE FROM _rc_log_key WHERE schema = ?1 AND key = ?2 AND position = ?3",
-        )?;
-        let mut find_ref = connection.prepare_cached(
-            "DELETE FROM _rc_log_ref
-             WHERE field = ?1 AND value = ?2 AND position = ?3 AND key = ?4",
-        )?;
-        for change in &raw.changes {
-            let shape = &raw.shapes[change.shape];
-            let Some(key) = change.key(shape) else { continue };
-            find_key.execute((shape.schema.0, Cell(key), position))?;
-            for (index, (field, is_key)) in shape.fields.iter().enumerate() {
-                if !is_key {
-                    continue;
-                }
-                let at =
-                    |state: &'_ Option<Vec<Value>>| state.as_ref().map(|row| row[index].clone());
-                for value in moved(at(&change.before).as_ref(), at(&change.after).as_ref()) {
-                    find_ref.execute((field.0, Cell(value), position, Cell(key)))?;
-                }
-            }
-        }
+        lines.add_raw(position, &raw);
     }
     Ok(())
-}
-
-impl RawChange {
-    fn key(&self, shape: &Shape) -> Option<&Value> {
-        self.before.as_ref().or(self.after.as_ref()).map(|state| &state[shape.primary])
-    }
 }
 
 /// The newest entry's mark; `None` while the log is empty.
@@ -309,58 +245,34 @@ fn against(catalog: &Catalog, mark: Mark, raw: Raw) -> Result<Entry> {
 /// (its state then is its row now). `Some(None)`: it did not exist.
 pub(crate) fn image_before_next(
     connection: &Connection,
+    recent: &Recent,
     catalog: &Catalog,
     schema: &Schema,
     key: &Value,
     position: u64,
 ) -> Result<Option<Option<Arc<Row>>>> {
+    let Some(name) = Key::of(key) else { return Ok(None) };
+    let next = recent.next(connection, schema.id.0, &name, position).map_err(fault)?;
+    let Some(next) = next else { return Ok(None) };
     let found = connection
-        .prepare_cached(
-            "SELECT position, stamp, time, entry FROM _rc_log WHERE position =
-                 (SELECT position FROM _rc_log_key WHERE schema = ?1 AND key = ?2 AND position > ?3
-                  ORDER BY position LIMIT 1)",
-        )
+        .prepare_cached("SELECT position, stamp, time, entry FROM _rc_log WHERE position = ?1")
         .and_then(|mut statement| {
             statement
-                .query_row((schema.id.0, Cell(key), position as i64), |row| {
-                    Ok((mark(row)?, row.get::<_, Vec<u8>>(3)?))
-                })
+                .query_row([next as i64], |row| Ok((mark(row)?, row.get::<_, Vec<u8>>(3)?)))
                 .optional()
         })
         .map_err(fault)?;
-    let Some((mark, entry)) = found else { return Ok(None) };
-    let raw = decode(mark, &entry)?;
-    for change in &raw.changes {
-        let shape = &raw.shapes[change.shape];
-        if shape.schema == schema.id && change.key(shape) == Some(key) {
-            let image = change.before.as_ref().and_then(|state| {
-                Reading::new(catalog, shape).map(|reading| reading.row(state, mark.time))
-            });
-            return Ok(Some(image));
+    if let Some((mark, entry)) = found {
+        let raw = decode(mark, &entry)?;
+        for change in &raw.changes {
+            let shape = &raw.shapes[change.shape];
+            if shape.schema == schema.id && change.key(shape) == Some(key) {
+                let image = change.before.as_ref().and_then(|state| {
+                    Reading::new(catalog, shape).map(|reading| reading.row(state, mark.time))
+                });
+                return Ok(Some(image));
+            }
         }
     }
-    Err(Error::internal(format_args!("log entry {}: its look-ups are wrong", mark.position)))
-}
-
-/// Keys of the records whose key column `slot` gained or lost `value` after `position`.
-pub(crate) fn moved_since(
-    connection: &Connection,
-    schema: &Schema,
-    slot: Slot,
-    value: &Value,
-    position: u64,
-) -> Result<Vec<Value>> {
-    let primary = schema.primary_column().ty;
-    let read = || -> rusqlite::Result<Vec<Value>> {
-        connection
-            .prepare_cached(
-                "SELECT DISTINCT key FROM _rc_log_ref
-                 WHERE field = ?1 AND value = ?2 AND position > ?3",
-            )?
-            .query_and_then((schema.columns[slot].id.0, Cell(value), position as i64), |row| {
-                Ok(cell::value(row.get_ref(0)?, primary)?)
-            })?
-            .collect()
-    };
-    read().map_err(fault)
+    Err(Error::internal(format_args!("log entry {next}: its look-ups are wrong")))
 }

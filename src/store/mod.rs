@@ -14,6 +14,7 @@ pub mod functions;
 mod line;
 mod lock;
 pub mod log;
+mod lookup;
 mod mark;
 pub mod migrate;
 mod pool;
@@ -68,6 +69,9 @@ pub struct Options {
     /// The log is trimmed to this many bytes (the newest entry always stays).
     pub log_bytes: u64,
     pub readers: usize,
+    /// Look-ups of the log that wait in memory until they are written together. A search of the
+    /// log reads the entries they belong to.
+    pub lookups_waiting: usize,
     pub limits: Limits,
 }
 
@@ -79,6 +83,7 @@ impl Options {
             log_age: Duration::from_secs(24 * 60 * 60),
             log_bytes: 1 << 30,
             readers: 4,
+            lookups_waiting: 4_096,
             limits: Limits::default(),
         }
     }

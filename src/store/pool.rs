@@ -115,8 +115,9 @@ impl Thread {
             self.catalog = Some(catalog.version);
         }
         let (related_records, related_bytes) = (self.related_records, self.related_bytes);
-        let texts = &self.texts;
-        job(Ok(&Reader { connection, catalog, texts, related_records, related_bytes }));
+        let (texts, recent) = (&self.texts, std::cell::OnceCell::new());
+        let reader = Reader { connection, catalog, texts, related_records, related_bytes, recent };
+        job(Ok(&reader));
         true
     }
 

@@ -1,5 +1,6 @@
 //! Reading rows: what transactions and readers have in common.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
@@ -17,6 +18,7 @@ use super::cell::{self, Cell};
 use super::connection::prepared;
 use super::fault::fault;
 use super::log::{self, Entry, Mark};
+use super::lookup::Recent;
 use super::related::{self, Source};
 use super::room::Room;
 use super::texts::TextCache;
@@ -62,6 +64,8 @@ pub struct Reader<'a> {
     pub(crate) related_records: usize,
     /// Bytes of related rows that one call may give.
     pub(crate) related_bytes: usize,
+    /// Read when something is first looked up in the log.
+    pub(crate) recent: OnceCell<Recent>,
 }
 
 impl Reader<'_> {
@@ -85,6 +89,14 @@ impl Reader<'_> {
         log::entries(self.connection, &self.catalog, after, limit)
     }
 
+    fn recent(&self) -> Result<&Recent> {
+        if let Some(recent) = self.recent.get() {
+            return Ok(recent);
+        }
+        let recent = Recent::read(self.connection).map_err(fault)?;
+        Ok(self.recent.get_or_init(|| recent))
+    }
+
     /// The record as it stood right after the entry at `position` (0: before the first). Exact
     /// while the entry after it is still in the log.
     pub fn state_at(
@@ -93,7 +105,8 @@ impl Reader<'_> {
         key: &Value,
         position: u64,
     ) -> Result<Option<Arc<Row>>> {
-        match log::image_before_next(self.connection, &self.catalog, schema, key, position)? {
+        let (connection, recent) = (self.connection, self.recent()?);
+        match log::image_before_next(connection, recent, &self.catalog, schema, key, position)? {
             Some(image) => Ok(image),
             None => self.get(schema, key),
         }
@@ -109,24 +122,23 @@ impl Reader<'_> {
         position: u64,
     ) -> Result<Vec<Arc<Row>>> {
         let texts = self.texts.of(schema);
-        let now = rows_by(
-            self.connection,
-            &texts.by(schema, slot),
-            schema,
-            value,
-            u64::MAX,
-            &Room::unbounded(),
-        )?;
-        let moved = log::moved_since(self.connection, schema, slot, value, position)?;
-        let keys = now.iter().map(|row| row.get(schema.primary).clone()).chain(moved);
+        let room = Room::unbounded();
+        let text = texts.by(schema, slot);
+        let now = rows_by(self.connection, &text, schema, value, u64::MAX, &room)?;
+        let moved = match Key::of(value) {
+            Some(value) => self
+                .recent()?
+                .moved(self.connection, schema.columns[slot].id.0, &value, position)
+                .map_err(fault)?,
+            None => Vec::new(),
+        };
         let mut then = std::collections::BTreeMap::new();
-        for key in keys {
-            let Some(name) = Key::of(&key) else { continue };
-            if then.contains_key(&name) {
+        for key in now.iter().filter_map(|row| Key::of(row.get(schema.primary))).chain(moved) {
+            if then.contains_key(&key) {
                 continue;
             }
-            let state = self.state_at(schema, &key, position)?;
-            then.insert(name, state.filter(|row| row.get(slot) == value));
+            let state = self.state_at(schema, &key.value(), position)?;
+            then.insert(key, state.filter(|row| row.get(slot) == value));
         }
         Ok(then.into_values().flatten().collect())
     }
@@ -150,7 +162,7 @@ impl Rows for Reader<'_> {
     }
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
-        let Reader { connection, catalog, texts, related_records, related_bytes } = self;
+        let Reader { connection, catalog, texts, related_records, related_bytes, .. } = self;
         let (most, bytes) = (*related_records, *related_bytes);
         let source = Source { connection, texts, catalog, most, bytes };
         related::gather(&source, schema, rows, paths, None)

@@ -11,14 +11,20 @@ use crate::model::schema::{Schema, SchemaId};
 use super::codec;
 use super::fault::fault;
 use super::log::{self, Mark, Tail};
+use super::lookup::Lines;
 use super::related::gather;
 use super::tx::Tx;
 
 /// Relation paths to gather, by schema.
 pub(crate) type Want = HashMap<SchemaId, Paths>;
 
-/// Writes the job's entry; `None` where it changed nothing.
-pub(crate) fn seal(tx: &Tx<'_>, tail: &mut Tail, want: &Want) -> Result<Option<Arc<Commit>>> {
+/// Writes the job's entry and adds its look-ups to `lines`; `None` where it changed nothing.
+pub(crate) fn seal(
+    tx: &Tx<'_>,
+    tail: &mut Tail,
+    lines: &mut Lines,
+    want: &Want,
+) -> Result<Option<Arc<Commit>>> {
     let (changes, schemas) = tx.touched.changes();
     if changes.is_empty() && tx.notices.is_empty() {
         return Ok(None);
@@ -30,8 +36,8 @@ pub(crate) fn seal(tx: &Tx<'_>, tail: &mut Tail, want: &Want) -> Result<Option<A
     };
     let mut entry = Vec::with_capacity(256);
     codec::encode(tx.origin, &changes, &schemas, &tx.notices, &mut entry);
-    let bytes =
-        log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas).map_err(fault)?;
+    let bytes = log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas, lines)
+        .map_err(fault)?;
     let related = match related(tx, want, &changes, &schemas) {
         // What subscribers read must not keep others from writing.
         Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {

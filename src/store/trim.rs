@@ -1,13 +1,20 @@
-//! Keeps the log within its age and size, a few entries at a time.
+//! Keeps the log within its age and size.
+//!
+//! Entries go by the thousand, somewhat before they must, so that their look-ups lie close
+//! together in the tables and cost little (see `lookup.rs`).
 
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Result};
 
 use super::log::{self, Tail};
+use super::lookup::Lines;
 
-/// Entries a step takes out: a few milliseconds' worth.
-pub(crate) const STEP: usize = 256;
+/// Entries and look-ups a step takes out: some milliseconds' worth.
+const STEP: usize = 4_096;
+
+/// Once the log is too large, so many bytes more than must go are taken out; less of a small log.
+const SLACK_BYTES: u64 = 1 << 20;
 
 /// The log's bounds, and what is known of its older end.
 pub(crate) struct Trim {
@@ -18,8 +25,8 @@ pub(crate) struct Trim {
 }
 
 #[derive(Clone, Copy)]
-struct Oldest {
-    position: u64,
+pub(crate) struct Oldest {
+    pub(crate) position: u64,
     time: i64,
     /// Bytes ever trimmed: where this entry begins.
     begins: u64,
@@ -36,76 +43,62 @@ impl Trim {
         self.oldest = None;
     }
 
-    /// Whether the oldest entry must go: it is not the newest, and too old or one too many.
-    fn due(&self, oldest: &Oldest, tail: &Tail, now: i64) -> bool {
-        oldest.position < tail.newest.position
-            && (oldest.time < now.saturating_sub(self.age_micros)
-                || tail.ends - oldest.begins > self.bytes)
+    /// Whether an entry must go: it is not the newest, and beyond one of the bounds, each made
+    /// stricter by a share of itself.
+    fn beyond(&self, entry: &Oldest, tail: &Tail, now: i64, strict: bool) -> bool {
+        let (mut age, mut bytes) = (self.age_micros, self.bytes);
+        if strict {
+            age -= age / 256;
+            bytes -= (bytes / 16).min(SLACK_BYTES);
+        }
+        entry.position < tail.newest.position
+            && (entry.time < now.saturating_sub(age) || tail.ends - entry.begins > bytes)
     }
 
-    /// Takes out up to `most` entries that must go, within the caller's transaction. `true` where
-    /// more must go.
-    pub(crate) fn step(
-        &mut self,
-        connection: &Connection,
-        tail: &Tail,
-        now: i64,
-        most: usize,
-    ) -> Result<bool> {
-        for _ in 0..most {
-            let Some(oldest) = self.oldest(connection)? else { return Ok(false) };
-            if !self.due(&oldest, tail, now) {
-                return Ok(false);
-            }
-            self.take_out(connection, oldest)?;
-        }
-        match self.oldest(connection)? {
-            Some(oldest) => Ok(self.due(&oldest, tail, now)),
-            None => Ok(false),
-        }
-    }
-
-    /// Whether [`Trim::step`] would find something to do.
+    /// Whether [`Trim::step`] is called for.
     pub(crate) fn is_due(
         &mut self,
         connection: &Connection,
         tail: &Tail,
         now: i64,
     ) -> Result<bool> {
-        Ok(self.oldest(connection)?.is_some_and(|oldest| self.due(&oldest, tail, now)))
+        Ok(self.oldest(connection)?.is_some_and(|oldest| self.beyond(&oldest, tail, now, false)))
     }
 
-    fn oldest(&mut self, connection: &Connection) -> Result<Option<Oldest>> {
+    /// Takes entries out, within the caller's transaction; `true` where more must go.
+    pub(crate) fn step(&mut self, connection: &Connection, tail: &Tail, now: i64) -> Result<bool> {
+        let mut lines = Lines::default();
+        let mut entries = 0;
+        while entries + lines.len() < STEP
+            && let Some(oldest) = self.oldest(connection)?
+            && self.beyond(&oldest, tail, now, true)
+        {
+            log::remove(connection, oldest.position, &mut lines)?;
+            self.oldest = entry(connection, oldest.position + 1)?;
+            entries += 1;
+        }
+        lines.erase(connection)?;
+        self.is_due(connection, tail, now)
+    }
+
+    pub(crate) fn oldest(&mut self, connection: &Connection) -> Result<Option<Oldest>> {
         if self.oldest.is_none() {
-            let first = connection
-                .prepare_cached(
-                    "SELECT position, time, ends - bytes FROM _rc_log ORDER BY position LIMIT 1",
-                )?
-                .query_row((), |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
-                })
-                .optional()?;
-            self.oldest = first.map(|(position, time, begins)| Oldest {
-                position: position as u64,
-                time,
-                begins: begins as u64,
-            });
+            self.oldest = entry(connection, 0)?;
         }
         Ok(self.oldest)
     }
+}
 
-    fn take_out(&mut self, connection: &Connection, oldest: Oldest) -> Result<()> {
-        let position = oldest.position;
-        log::remove(connection, position)?;
-        let next: Option<(i64, i64)> = connection
-            .prepare_cached("SELECT time, ends - bytes FROM _rc_log WHERE position = ?1")?
-            .query_row([position as i64 + 1], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        self.oldest = next.map(|(time, begins)| Oldest {
-            position: position + 1,
-            time,
-            begins: begins as u64,
-        });
-        Ok(())
-    }
+/// The first entry from `position` on.
+fn entry(connection: &Connection, position: u64) -> Result<Option<Oldest>> {
+    connection
+        .prepare_cached(
+            "SELECT position, time, ends - bytes FROM _rc_log WHERE position >= ?1
+             ORDER BY position LIMIT 1",
+        )?
+        .query_row([position as i64], |row| {
+            let number = |index| row.get::<_, i64>(index).map(|number| number as u64);
+            Ok(Oldest { position: number(0)?, time: row.get(1)?, begins: number(2)? })
+        })
+        .optional()
 }

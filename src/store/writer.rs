@@ -21,8 +21,9 @@ use super::connection::{self, Use};
 use super::fault::{Trouble, fault};
 use super::line::Line;
 use super::log::{self, Tail};
+use super::lookup::Lines;
 use super::seal::seal;
-use super::trim::{self, Trim};
+use super::trim::Trim;
 use super::tx::{Desk, Tx};
 use super::{CommitSink, Shared, Written};
 
@@ -106,6 +107,9 @@ pub(crate) struct Writer {
     connection: Option<Connection>,
     checkpoints: Checkpoints,
     tail: Tail,
+    /// Look-ups of entries that are not in their tables yet, and how many may wait.
+    lines: Lines,
+    lines_waiting: usize,
     trim: Trim,
     desk: Desk,
     line: Arc<Line<Task>>,
@@ -142,6 +146,8 @@ impl Writer {
             dir: options.dir.clone(),
             checkpoints,
             tail: log::tail(&connection).map_err(fault)?,
+            lines: Lines::waiting(&connection).map_err(fault)?,
+            lines_waiting: options.lookups_waiting,
             connection: Some(connection),
             trim: Trim::new(options.log_age, options.log_bytes),
             desk,
@@ -203,6 +209,7 @@ impl Writer {
             }
             Err(failed) => {
                 self.tail = tail;
+                self.lines.keep_until(tail.newest.position);
                 self.trim.forget();
                 self.desk.clear();
                 for (job, _) in done {
@@ -268,9 +275,16 @@ impl Writer {
             }
         }
         if open {
-            // As many out as could have come in, and some more.
-            self.trim_some(connection, 2 * done.len() + 8)?;
+            self.trim_some(connection)?;
+            let full = self.lines.len() >= self.lines_waiting;
+            if full {
+                let oldest = self.trim.oldest(connection)?.map_or(0, |oldest| oldest.position);
+                self.lines.write(connection, oldest, self.tail.newest.position)?;
+            }
             statement(connection, "COMMIT")?;
+            if full {
+                self.lines.clear();
+            }
         }
         Ok((!Arc::ptr_eq(&before, &catalog)).then_some(catalog))
     }
@@ -288,7 +302,7 @@ impl Writer {
         let mut tx = Tx::new(connection, &self.desk, catalog.clone(), now);
         let outcome = job.run(&mut tx).and_then(|()| {
             let want = self.shared.want.load();
-            seal(&tx, &mut tail, &want)
+            seal(&tx, &mut tail, &mut self.lines, &want)
         });
         let migrated = tx.migrated.then(|| tx.catalog.clone());
         drop(tx);
@@ -306,6 +320,7 @@ impl Writer {
         } else {
             statement(connection, "ROLLBACK TO job")?;
             statement(connection, "RELEASE job")?;
+            self.lines.keep_until(self.tail.newest.position);
             if migrated.is_some() {
                 self.desk.clear();
             }
@@ -344,7 +359,7 @@ impl Writer {
     }
 
     /// A log that cannot be trimmed must not keep rows from being written.
-    fn trim_some(&mut self, connection: &Connection, most: usize) -> Result<bool, Failed> {
+    fn trim_some(&mut self, connection: &Connection) -> Result<bool, Failed> {
         let now = clock();
         match self.trim.is_due(connection, &self.tail, now) {
             Ok(false) => return Ok(false),
@@ -355,7 +370,7 @@ impl Writer {
             }
         }
         statement(connection, "SAVEPOINT trim")?;
-        match self.trim.step(connection, &self.tail, now, most) {
+        match self.trim.step(connection, &self.tail, now) {
             Ok(more) => {
                 statement(connection, "RELEASE trim")?;
                 Ok(more)
@@ -378,7 +393,7 @@ impl Writer {
         if matches!(self.trim.is_due(&connection, &self.tail, clock()), Ok(true)) {
             let outcome = statement(&connection, "BEGIN IMMEDIATE")
                 .map_err(Failed::from)
-                .and_then(|()| self.trim_some(&connection, trim::STEP))
+                .and_then(|()| self.trim_some(&connection))
                 .and_then(|more| {
                     statement(&connection, "COMMIT")?;
                     Ok(more)

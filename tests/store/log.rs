@@ -106,7 +106,15 @@ type State = BTreeMap<i64, Vec<Value>>;
 
 #[test]
 fn states_and_references_are_found_at_every_position() {
-    let (_dir, store) = store();
+    // Look-ups written at once, some at a time, and never.
+    for lookups_waiting in [0, 25, 1_000_000] {
+        find_everything(lookups_waiting);
+    }
+}
+
+fn find_everything(lookups_waiting: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(Options { lookups_waiting, ..Options::new(dir.path()) });
     store
         .write_blocking(|tx| {
             tx.user(1)?;
@@ -169,6 +177,15 @@ fn states_and_references_are_found_at_every_position() {
         history.push(all(&store));
     }
     assert!(history.last().unwrap().0 > 60, "something happened");
+    let written = positions(dir.path())[1].len();
+    match lookups_waiting {
+        0 => assert!(written > 60),
+        25 => assert!((30..history.len() - 5).contains(&written)),
+        _ => assert_eq!(written, 0),
+    }
+    // Nothing is forgotten by a restart.
+    drop(store);
+    let (store, _) = open(Options { lookups_waiting, ..Options::new(dir.path()) });
     store
         .read_blocking(move |reader| {
             let (blog, links) = (reader.of("blog"), reader.of("blog.tags"));
@@ -206,11 +223,16 @@ fn positions(dir: &Path) -> [BTreeSet<i64>; 3] {
     })
 }
 
-/// Waits for the idle writer to have trimmed log and look-ups down to `entries`.
+/// Waits for the idle writer to have trimmed the log down to `entries`, and the look-ups to none
+/// besides.
 fn wait_for(dir: &Path, entries: BTreeSet<i64>) {
     let until = std::time::Instant::now() + Duration::from_secs(20);
-    while positions(dir).iter().any(|found| *found != entries) {
-        assert!(std::time::Instant::now() < until, "{:?}", positions(dir)[0]);
+    loop {
+        let [log, keys, refs] = positions(dir);
+        if log == entries && keys.is_subset(&entries) && refs.is_subset(&entries) {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{log:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -237,7 +259,7 @@ fn author_and_category(store: &Store) {
 #[test]
 fn the_log_keeps_to_its_size_with_its_look_ups() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { log_bytes: 20_000, ..Options::new(dir.path()) };
+    let options = Options { log_bytes: 20_000, lookups_waiting: 20, ..Options::new(dir.path()) };
     let (store, _) = open(options.clone());
     author_and_category(&store);
     fill(&store, 200, 100);
@@ -250,7 +272,7 @@ fn the_log_keeps_to_its_size_with_its_look_ups() {
         assert_eq!(log, (first..=newest).collect(), "no holes");
         assert!((30..150).contains(&log.len()), "{}", log.len());
         assert!(keys.iter().chain(&refs).all(|position| log.contains(position)));
-        assert_eq!(keys, log, "each entry can be found");
+        assert!(log.len() - keys.len() < 10, "but for the newest, each entry can be found");
         log.len()
     };
     let before = check(dir.path(), newest);
@@ -259,13 +281,14 @@ fn the_log_keeps_to_its_size_with_its_look_ups() {
     let (store, _) = open(options);
     fill(&store, 50, 100);
     let after = check(dir.path(), newest + 50);
-    assert!(before.abs_diff(after) < 3, "{before} {after}");
+    assert!(before.abs_diff(after) < 12, "{before} {after}");
 }
 
 #[test]
 fn the_newest_entry_stays_however_large() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(Options { log_bytes: 10_000, ..Options::new(dir.path()) });
+    let options = Options { log_bytes: 10_000, lookups_waiting: 5, ..Options::new(dir.path()) };
+    let (store, _) = open(options);
     author_and_category(&store);
     fill(&store, 20, 10);
     fill(&store, 1, 100_000);

@@ -1,0 +1,299 @@
+//! What entries of the log can be found by: the record they touch, and the values that its key
+//! columns lost or gained.
+//!
+//! Look-ups are ordered by record and value, so those of one group of writes would lie all over
+//! their tables, a page each: with two references a record, half the cost of a create. So the
+//! writer keeps the newest ones in mind ([`Lines`]) and writes some thousands at once, in order.
+//! Entries after the `indexed` position are not in the tables yet; a reader that looks something
+//! up reads these few entries themselves ([`Recent`]).
+
+use std::collections::HashMap;
+
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Result};
+
+use crate::model::change::Change;
+use crate::model::related::Key;
+use crate::model::schema::Schema;
+use crate::model::value::Value;
+
+use super::codec::{self, Raw, RawChange, Shape};
+
+/// Estimated bytes of a look-up beside its keys.
+const LINE_BYTES: usize = 12;
+
+pub(crate) fn create(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE _rc_log_key (
+             schema INTEGER NOT NULL,
+             key ANY NOT NULL,
+             position INTEGER NOT NULL,
+             PRIMARY KEY (schema, key, position)
+         ) STRICT, WITHOUT ROWID;
+         CREATE TABLE _rc_log_ref (
+             field INTEGER NOT NULL,
+             value ANY NOT NULL,
+             position INTEGER NOT NULL,
+             key ANY NOT NULL,
+             PRIMARY KEY (field, value, position, key)
+         ) STRICT, WITHOUT ROWID;
+         INSERT INTO _rc_meta VALUES ('indexed', 0);",
+    )
+}
+
+/// The entry at `position` touched the record `key` of `schema`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct KeyLine {
+    schema: u32,
+    key: Key,
+    position: u64,
+}
+
+/// In the entry at `position`, the column `field` of the record `key` lost or gained `value`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RefLine {
+    field: u32,
+    value: Key,
+    position: u64,
+    key: Key,
+}
+
+/// Look-ups of some entries, on their way into the tables or out of them.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    keys: Vec<KeyLine>,
+    refs: Vec<RefLine>,
+}
+
+impl Lines {
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len() + self.refs.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.refs.clear();
+    }
+
+    /// Forgets entries after `position`: they were rolled back.
+    pub(crate) fn keep_until(&mut self, position: u64) {
+        self.keys.retain(|line| line.position <= position);
+        self.refs.retain(|line| line.position <= position);
+    }
+
+    /// Adds the look-ups of a change. Gives the bytes they will take.
+    pub(crate) fn add(&mut self, position: u64, schema: &Schema, change: &Change) -> usize {
+        let slots = (0..schema.columns.len()).filter(|slot| codec::is_key(schema, *slot));
+        let cells = slots.map(|slot| {
+            let before = change.before.as_ref().map(|row| row.get(slot));
+            let after = change.after.as_ref().map(|row| row.get(slot));
+            (schema.columns[slot].id.0, before, after)
+        });
+        self.lines(position, schema.id.0, &change.key, cells)
+    }
+
+    /// Adds the look-ups of a whole entry.
+    pub(crate) fn add_raw(&mut self, position: u64, raw: &Raw) {
+        for change in &raw.changes {
+            let shape = &raw.shapes[change.shape];
+            let Some(key) = change.key(shape) else { continue };
+            let fields = shape.fields.iter().enumerate().filter(|(_, (_, is_key))| *is_key);
+            let cells = fields.map(|(index, (field, _))| {
+                let before = change.before.as_ref().map(|state| &state[index]);
+                let after = change.after.as_ref().map(|state| &state[index]);
+                (field.0, before, after)
+            });
+            self.lines(position, shape.schema.0, key, cells);
+        }
+    }
+
+    fn lines<'v>(
+        &mut self,
+        position: u64,
+        schema: u32,
+        key: &Value,
+        cells: impl Iterator<Item = (u32, Option<&'v Value>, Option<&'v Value>)>,
+    ) -> usize {
+        let Some(key) = Key::of(key) else { return 0 };
+        let mut bytes = LINE_BYTES + size(&key);
+        for (field, before, after) in cells.filter(|(_, before, after)| before != after) {
+            for value in [before, after].into_iter().flatten().filter_map(Key::of) {
+                bytes += LINE_BYTES + size(&value) + size(&key);
+                self.refs.push(RefLine { field, value, position, key: key.clone() });
+            }
+        }
+        self.keys.push(KeyLine { schema, key, position });
+        bytes
+    }
+
+    /// Writes those of entries from position `oldest` on, in the tables' order, and notes that
+    /// everything up to `newest` is there.
+    pub(crate) fn write(
+        &mut self,
+        connection: &Connection,
+        oldest: u64,
+        newest: u64,
+    ) -> Result<()> {
+        self.keys.sort_unstable();
+        self.refs.sort_unstable();
+        let mut insert =
+            connection.prepare_cached("INSERT OR IGNORE INTO _rc_log_key VALUES (?1, ?2, ?3)")?;
+        for line in self.keys.iter().filter(|line| line.position >= oldest) {
+            insert.execute((line.schema, Cell(&line.key), line.position as i64))?;
+        }
+        let mut insert = connection
+            .prepare_cached("INSERT OR IGNORE INTO _rc_log_ref VALUES (?1, ?2, ?3, ?4)")?;
+        for line in self.refs.iter().filter(|line| line.position >= oldest) {
+            let position = line.position as i64;
+            insert.execute((line.field, Cell(&line.value), position, Cell(&line.key)))?;
+        }
+        connection
+            .prepare_cached("UPDATE _rc_meta SET value = ?1 WHERE name = 'indexed'")?
+            .execute([newest as i64])
+            .map(drop)
+    }
+
+    /// Takes them out of the tables, where they are there.
+    pub(crate) fn erase(&mut self, connection: &Connection) -> Result<()> {
+        self.keys.sort_unstable();
+        self.refs.sort_unstable();
+        let mut delete = connection.prepare_cached(
+            "DELETE FROM _rc_log_key WHERE schema = ?1 AND key = ?2 AND position = ?3",
+        )?;
+        for line in &self.keys {
+            delete.execute((line.schema, Cell(&line.key), line.position as i64))?;
+        }
+        let mut delete = connection.prepare_cached(
+            "DELETE FROM _rc_log_ref
+             WHERE field = ?1 AND value = ?2 AND position = ?3 AND key = ?4",
+        )?;
+        for line in &self.refs {
+            let position = line.position as i64;
+            delete.execute((line.field, Cell(&line.value), position, Cell(&line.key)))?;
+        }
+        Ok(())
+    }
+
+    /// Those of the entries that are not in the tables yet.
+    pub(crate) fn waiting(connection: &Connection) -> Result<Lines> {
+        let indexed: i64 = connection
+            .prepare_cached("SELECT value FROM _rc_meta WHERE name = 'indexed'")?
+            .query_row((), |row| row.get(0))?;
+        let mut entries = connection.prepare_cached(
+            "SELECT position, entry FROM _rc_log WHERE position > ?1 ORDER BY position",
+        )?;
+        let mut entries = entries.query([indexed])?;
+        let mut lines = Lines::default();
+        while let Some(row) = entries.next()? {
+            // A damaged entry cannot be found by what it holds; whoever reads it is told.
+            if let Ok(raw) = codec::decode(row.get_ref(1)?.as_blob()?) {
+                lines.add_raw(row.get::<_, i64>(0)? as u64, &raw);
+            }
+        }
+        Ok(lines)
+    }
+}
+
+fn size(key: &Key) -> usize {
+    match key {
+        Key::Text(text) => text.len(),
+        Key::Int(_) => 8,
+        Key::Uuid(_) => 16,
+    }
+}
+
+impl RawChange {
+    /// The record's primary key.
+    pub(crate) fn key(&self, shape: &Shape) -> Option<&Value> {
+        self.before.as_ref().or(self.after.as_ref()).map(|state| &state[shape.primary])
+    }
+}
+
+/// The newest entries' look-ups, for one snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    keys: HashMap<(u32, Key), Vec<u64>>,
+    refs: HashMap<(u32, Key), Vec<(u64, Key)>>,
+}
+
+impl Recent {
+    pub(crate) fn read(connection: &Connection) -> Result<Recent> {
+        let mut recent = Recent::default();
+        // In order of positions, as they were written.
+        let lines = Lines::waiting(connection)?;
+        for line in lines.keys {
+            recent.keys.entry((line.schema, line.key)).or_default().push(line.position);
+        }
+        for line in lines.refs {
+            let at = recent.refs.entry((line.field, line.value)).or_default();
+            at.push((line.position, line.key));
+        }
+        Ok(recent)
+    }
+
+    /// The first entry after `position` that touched a record.
+    pub(crate) fn next(
+        &self,
+        connection: &Connection,
+        schema: u32,
+        key: &Key,
+        position: u64,
+    ) -> Result<Option<u64>> {
+        let indexed: Option<i64> = connection
+            .prepare_cached(
+                "SELECT position FROM _rc_log_key
+                 WHERE schema = ?1 AND key = ?2 AND position > ?3 ORDER BY position LIMIT 1",
+            )?
+            .query_row((schema, Cell(key), position as i64), |row| row.get(0))
+            .optional()?;
+        let recent = || {
+            let positions = self.keys.get(&(schema, key.clone()))?;
+            positions.iter().copied().find(|found| *found > position)
+        };
+        Ok(indexed.map(|found| found as u64).or_else(recent))
+    }
+
+    /// Records whose column `field` lost or gained `value` after `position`; some more than once.
+    pub(crate) fn moved(
+        &self,
+        connection: &Connection,
+        field: u32,
+        value: &Key,
+        position: u64,
+    ) -> Result<Vec<Key>> {
+        let mut keys: Vec<Key> = connection
+            .prepare_cached(
+                "SELECT DISTINCT key FROM _rc_log_ref
+                 WHERE field = ?1 AND value = ?2 AND position > ?3",
+            )?
+            .query_and_then((field, Cell(value), position as i64), |row| key_of(row.get_ref(0)?))?
+            .collect::<Result<_>>()?;
+        let recent = self.refs.get(&(field, value.clone())).into_iter().flatten();
+        keys.extend(recent.filter(|(found, _)| *found > position).map(|(_, key)| key.clone()));
+        Ok(keys)
+    }
+}
+
+/// A key on its way into a statement.
+struct Cell<'a>(&'a Key);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Key::Int(number) => ValueRef::Integer(*number),
+            Key::Text(text) => ValueRef::Text(text.as_bytes()),
+            Key::Uuid(id) => ValueRef::Blob(id.as_bytes()),
+        }))
+    }
+}
+
+fn key_of(cell: ValueRef<'_>) -> Result<Key> {
+    Ok(match cell {
+        ValueRef::Integer(number) => Key::Int(number),
+        ValueRef::Text(_) => Key::Text(cell.as_str()?.into()),
+        other => {
+            let id = uuid::Uuid::from_slice(other.as_blob()?);
+            Key::Uuid(id.map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?)
+        }
+    })
+}
