@@ -41,9 +41,11 @@ pub const OWN_PREFIX: &str = "_rc_";
 /// One schema file, good in itself.
 #[derive(Clone, Debug)]
 pub struct SchemaDef {
+    /// The schema's name: the file's stem.
     pub name: Arc<str>,
     /// `namespace`: the table's name.
     pub table: Arc<str>,
+    /// The field that stands for a record where one text must do.
     pub label_field: Arc<str>,
     /// As declared, a missing `id` put first.
     pub fields: Vec<FieldDef>,
@@ -51,11 +53,15 @@ pub struct SchemaDef {
     pub primary: usize,
     /// Whether `created_at` and `updated_at` are kept.
     pub timestamps: bool,
+    /// `db.indexes`.
     pub indexes: Vec<IndexDef>,
+    /// Structure checked, filters not.
     pub access: AccessRules,
     /// `accept_data_loss`: fields whose data this version of the file may destroy.
     pub accept_data_loss: Vec<String>,
+    /// A file's, or built in.
     pub kind: SchemaKind,
+    /// File, text, lines.
     pub origin: Origin,
 }
 
@@ -68,15 +74,20 @@ pub struct Origin {
     pub text: Arc<str>,
     /// The parsed text, keys in the author's order.
     pub source: Arc<Json>,
+    /// Where in the text what stands.
     pub lines: Arc<Lines>,
 }
 
+/// One index of `db.indexes`.
 #[derive(Clone, Debug)]
 pub struct IndexDef {
+    /// Its name in the store, too.
     pub name: Arc<str>,
     /// Names of columns or to-one relations.
     pub columns: Vec<Arc<str>>,
+    /// No two records with the same values, nulls aside.
     pub unique: bool,
+    /// Its JSON path in the file.
     pub path: String,
 }
 
@@ -109,6 +120,7 @@ impl Origin {
 /// What parsing a file gives: the definition if it is good, and warnings in either case.
 #[derive(Debug)]
 pub struct Parsed {
+    /// The definition, or everything that is wrong with it.
     pub def: Result<SchemaDef, Vec<Problem>>,
     /// Of a bad file, as much as can be understood: to be checked against other schemas, so that
     /// all is told at once, and for nothing else.
@@ -285,6 +297,7 @@ static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new("^[A-Za-z][A-Za-z0-9_]{0,62}$").expect("a constant, tried by every test of a schema")
 });
 
+/// Whether `name` can be a name.
 pub fn is_identifier(name: &str) -> bool {
     IDENTIFIER.is_match(name)
 }

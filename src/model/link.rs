@@ -17,7 +17,9 @@ use crate::error::Problem;
 /// be the one at fault.
 #[derive(Clone, Debug)]
 pub struct Fault {
+    /// What is told.
     pub problem: Problem,
+    /// Names; the first is that of the file where the problem is told.
     pub schemas: Vec<Arc<str>>,
 }
 

@@ -22,24 +22,34 @@ pub struct FieldId(pub u32);
 /// Index of a column in a [`Row`](super::change::Row) of this schema version.
 pub type Slot = usize;
 
+/// One schema at one version: a table, its columns and relations, who may.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Schema {
+    /// Its id, whatever it is called.
     pub id: SchemaId,
     /// Counts the applied versions of this schema, from 1.
     pub version: u32,
+    /// Its name in URLs; unique among what is served.
     pub name: Arc<str>,
     /// The table's name (`namespace` in the file).
     pub table: Arc<str>,
+    /// The field that stands for a record where one text must do.
     pub label_field: Arc<str>,
     /// Own columns and foreign keys; a column's position is its slot.
     pub columns: Vec<Column>,
+    /// In the order of the file, those that other schemas brought last.
     pub relations: Vec<Relation>,
-    /// Declared order, for output: full records list their columns in this order.
+    /// The primary key's column.
     pub primary: Slot,
+    /// When the record was created, where that is kept.
     pub created_at: Option<Slot>,
+    /// When it was last updated, where that is kept.
     pub updated_at: Option<Slot>,
+    /// Declared indexes; those that columns need are the store's matter.
     pub indexes: Vec<Index>,
+    /// Who may what.
     pub access: AccessRules,
+    /// Where it comes from.
     pub kind: SchemaKind,
     /// The applied file, keys in the author's order: what `GET /api/schema` shows. `null` for
     /// junctions.

@@ -12,16 +12,20 @@ use crate::model::value::{FieldType, Value};
 /// One declared field.
 #[derive(Clone, Debug)]
 pub struct FieldDef {
+    /// As declared.
     pub name: Arc<str>,
+    /// A column or a relation.
     pub what: What,
     /// Its JSON path in the file; empty for an `id` that came by itself.
     pub path: String,
 }
 
+/// What a field is.
 #[derive(Clone, Debug)]
 pub enum What {
     /// A column, but for its id.
     Column(Column),
+    /// One end of a relation.
     Relation(RelationDef),
     /// Not understood: only in drafts, where the name alone is known.
     Broken,
@@ -30,16 +34,23 @@ pub enum What {
 /// One end of a relation as declared.
 #[derive(Clone, Debug)]
 pub struct RelationDef {
+    /// The schema it leads to.
     pub schema: Arc<str>,
     /// The field on the other schema that points back.
     pub field: Arc<str>,
+    /// `type` in the file.
     pub kind: RelationKind,
     /// In `o2o` and `o2m` the side *without* `owner` holds the key.
     pub owner: bool,
+    /// Whether the key may be null.
     pub optional: bool,
+    /// Whether no two records may have the same key.
     pub unique: bool,
+    /// Of the key's column, as of any other.
     pub sortable: bool,
+    /// Of the key's column, as of any other.
     pub filterable: bool,
+    /// The junction's table, where it is named.
     pub junction_table: Option<Arc<str>>,
 }
 
