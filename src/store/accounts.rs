@@ -280,6 +280,7 @@ pub fn settle(tx: &mut Tx<'_>) -> Result<()> {
     guard_last_admin(tx)?;
     let missing = || Error::internal("the catalog lacks the user schema");
     let users = tx.catalog().named("user").cloned().ok_or_else(missing)?;
+    guard_logins(tx, &users)?;
     let active = users.column("active").ok_or_else(missing)?;
     let gone: Vec<(Uuid, bool)> = tx
         .touched
@@ -296,6 +297,33 @@ pub fn settle(tx: &mut Tx<'_>) -> Result<()> {
         if deleted {
             let sql = "DELETE FROM _rc_credential WHERE user = ?1";
             run(tx.connection, sql, [user.as_bytes()])?;
+        }
+    }
+    Ok(())
+}
+
+/// 400 where a login would name nobody, or two: an empty user name, or one user's name that is
+/// another's address.
+fn guard_logins(tx: &Tx<'_>, users: &Schema) -> Result<()> {
+    let (Some(username), Some(email)) = (users.column("username"), users.column("email")) else {
+        return Err(Error::internal("the user schema lacks its columns"));
+    };
+    for (key, row) in tx.touched.now(users.id) {
+        let (Value::Uuid(id), Some(row)) = (key, row) else { continue };
+        for (slot, other) in [(username, "email"), (email, "username")] {
+            let Value::Text(login) = row.get(slot) else { continue };
+            let name = &users.columns[slot].name;
+            if login.trim().is_empty() {
+                return Err(Error::bad(format!("{name}: must not be empty")));
+            }
+            let taken = tx
+                .connection
+                .prepare_cached(&format!("SELECT 1 FROM users WHERE {other} = ?1 AND id <> ?2"))
+                .and_then(|mut statement| statement.exists((&**login, id.as_bytes())))
+                .map_err(fault)?;
+            if taken {
+                return Err(Error::bad(format!("{name}: another user logs in as '{login}'")));
+            }
         }
     }
     Ok(())
