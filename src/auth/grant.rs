@@ -169,8 +169,13 @@ impl Grant {
 }
 
 /// Resolves what `principal` may do. `admin` gets everything; the system schemas' rules
-/// (SEMANTICS 8, last point) are built in. A rule that cannot be resolved (a placeholder without
-/// a value, a value of the wrong type) grants nothing.
+/// (SEMANTICS 8, last point) are built in.
+///
+/// Nothing is kept between calls: a grant takes about 2 us, a whole plan about 12 us
+/// (`benches/query.rs`), both far below the query or handshake they are made for.
+///
+/// A rule that cannot be resolved (a placeholder without a value, a value of the wrong type)
+/// grants nothing.
 pub fn resolve(catalog: &Catalog, schema: &Schema, principal: &Principal, action: Action) -> Grant {
     if principal.admin {
         return Grant::everything(schema);

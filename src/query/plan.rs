@@ -21,12 +21,15 @@ use super::{Ask, key, select, sort, unknown};
 /// A compiled question: which records, and what of them. Shared by all who may see the same.
 #[derive(Debug)]
 pub struct Plan {
+    /// What it was compiled under; slots and relations mean what they mean there.
     pub catalog: Arc<Catalog>,
+    /// Whose records it is about.
     pub schema: Arc<Schema>,
     /// Client's filter AND (one of the alternatives that count).
     pub filter: Predicate,
     /// Column and whether it descends, as asked; empty where nothing was.
     pub sort: Vec<(Slot, bool)>,
+    /// What is shown of each record.
     pub body: Arc<Body>,
     /// Relations that `filter` and `body` read.
     pub paths: Paths,

@@ -76,6 +76,8 @@ struct World {
     oracle: Oracle,
     people: Vec<Who>,
     ears: Vec<(Question, Who, Ear)>,
+    /// Schemas that have nothing to do with the others.
+    more: usize,
 }
 
 impl World {
@@ -119,7 +121,7 @@ impl World {
             db.links.extend(some.into_iter().map(|c| (a, c)));
         }
         let people = generate::people(&mut rng);
-        World { rng, rig, oracle: Oracle { rules, db }, people, ears: Vec::new() }
+        World { rng, rig, oracle: Oracle { rules, db }, people, ears: Vec::new(), more: 0 }
     }
 
     fn run(&mut self, counts: &mut Counts) {
@@ -137,6 +139,8 @@ impl World {
             if self.rng.chance(15) {
                 self.change_rules();
                 self.subscribe();
+            } else if self.rng.chance(10) {
+                self.add_schema();
             }
         }
     }
@@ -277,6 +281,29 @@ impl World {
         }
     }
 
+    /// A schema more, which is nobody's concern.
+    fn add_schema(&mut self) {
+        self.more += 1;
+        self.apply();
+        for (question, who, ear) in &self.ears {
+            assert_eq!(ear.heard(), [], "{question:?}");
+            assert_eq!(ear.ended(), None, "{} {question:?}", who_is(who));
+        }
+    }
+
+    fn apply(&mut self) {
+        let mut files = world::files(|schema| grants::to_json(&self.oracle.rules[schema]));
+        files.extend((0..self.more).map(|number| {
+            json!({
+                "name": format!("more{number}"), "namespace": format!("mores{number}"),
+                "label_field": "name",
+                "fields": [{ "name": "name", "label": "Name", "type": "string" }]
+            })
+        }));
+        self.rig.apply(&files).unwrap_or_else(|error| panic!("{error:?}"));
+        self.rig.settle();
+    }
+
     fn some_of(&mut self, schema: &'static str) -> Question {
         Question {
             schema,
@@ -350,9 +377,7 @@ impl World {
         let schema = *self.rng.pick(&SCHEMAS);
         let access = generate::access(&mut self.rng, schema);
         self.oracle.rules.insert(schema, access);
-        let files = world::files(|schema| grants::to_json(&self.oracle.rules[schema]));
-        self.rig.apply(&files).unwrap_or_else(|error| panic!("{error:?}"));
-        self.rig.settle();
+        self.apply();
         let oracle = &self.oracle;
         self.ears.retain(|(question, who, ear)| {
             assert_eq!(ear.heard(), [], "{question:?}");
