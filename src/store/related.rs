@@ -35,8 +35,8 @@ pub(crate) struct Source<'a> {
     pub(crate) bytes: usize,
 }
 
-/// Everything that `paths` reads from `rows`; 413 where that is too much. With `undo` the state before a write is read: the
-/// present rows, but what the write touched as it was before.
+/// Everything that `paths` reads from `rows`; 413 where that is too much. With `undo` the state
+/// before a write is read: the present rows, but what the write touched as it was before.
 pub(crate) fn gather(
     source: &Source<'_>,
     schema: &Schema,
