@@ -52,11 +52,12 @@ fn nothing_goes_beyond_the_rules_and_nothing_is_missing() {
         World::new(seed).run(&mut counts);
     }
     println!("{counts:?}");
-    // A test that only ever hears "no" would prove little.
+    // A test that only ever hears "no" would prove little. On the average a world shows 120
+    // records, lets 9 writes through and tells 18 changes; a tenth of that never fails by chance.
     if worlds > 9 {
-        assert!(counts.records > 100 * worlds as usize, "{counts:?}");
-        assert!(counts.writes > 2 * worlds as usize, "{counts:?}");
-        assert!(counts.told > 2 * worlds as usize, "{counts:?}");
+        let worlds = worlds as usize;
+        assert!(counts.records > 12 * worlds, "{counts:?}");
+        assert!(counts.writes > worlds && counts.told > worlds, "{counts:?}");
     }
 }
 
