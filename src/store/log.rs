@@ -154,7 +154,11 @@ pub(crate) fn at(connection: &Connection, position: u64) -> Result<Option<Mark>>
         .map_err(fault)
 }
 
-/// Up to `limit` entries after position `after`, in order.
+/// Entries of a page are read up to this many bytes, and one more.
+const PAGE_BYTES: usize = 16 << 20;
+
+/// Up to `limit` entries after position `after`, in order; fewer where they are large, but one
+/// where there is one.
 pub(crate) fn entries(
     connection: &Connection,
     catalog: &Catalog,
@@ -162,13 +166,20 @@ pub(crate) fn entries(
     limit: usize,
 ) -> Result<Vec<Entry>> {
     let read = || -> rusqlite::Result<Vec<(Mark, Vec<u8>)>> {
-        connection
-            .prepare_cached(
-                "SELECT position, stamp, time, entry FROM _rc_log
-                 WHERE position > ?1 ORDER BY position LIMIT ?2",
-            )?
-            .query_map((after as i64, limit as i64), |row| Ok((mark(row)?, row.get(3)?)))?
-            .collect()
+        let mut statement = connection.prepare_cached(
+            "SELECT position, stamp, time, entry FROM _rc_log
+             WHERE position > ?1 ORDER BY position LIMIT ?2",
+        )?;
+        let mut rows = statement.query((after as i64, limit as i64))?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some(row) = rows.next()?
+        {
+            let entry: Vec<u8> = row.get(3)?;
+            bytes += entry.len();
+            entries.push((mark(row)?, entry));
+        }
+        Ok(entries)
     };
     let entries = read().map_err(fault)?;
     entries.iter().map(|(mark, entry)| against(catalog, *mark, decode(*mark, entry)?)).collect()

@@ -84,7 +84,8 @@ impl Reader<'_> {
         log::at(self.connection, position)
     }
 
-    /// Up to `limit` entries after `after`, in order, read against this snapshot's catalog.
+    /// Up to `limit` entries after `after`, in order, read against this snapshot's catalog. Fewer
+    /// where they are large, but one where there is one.
     pub fn entries(&self, after: u64, limit: usize) -> Result<Vec<Entry>> {
         log::entries(self.connection, &self.catalog, after, limit)
     }

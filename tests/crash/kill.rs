@@ -21,7 +21,16 @@ fn examine(dir: &Path, schema: &'static str, acknowledged: HashSet<i64>) -> u64 
     let (store, _) = open(Options::new(dir));
     store
         .read_blocking(move |reader| {
-            let entries = reader.entries(0, usize::MAX >> 1)?;
+            let mut entries = Vec::new();
+            loop {
+                let after =
+                    entries.last().map_or(0, |entry: &rowcast::store::Entry| entry.mark.position);
+                let page = reader.entries(after, 1_000)?;
+                if page.is_empty() {
+                    break;
+                }
+                entries.extend(page);
+            }
             let positions: Vec<_> = entries.iter().map(|entry| entry.mark.position).collect();
             assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
             let id = reader.of(schema).id;

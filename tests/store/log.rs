@@ -298,6 +298,21 @@ fn the_newest_entry_stays_however_large() {
 }
 
 #[test]
+fn a_page_of_entries_is_bounded_in_bytes() {
+    let (_dir, store) = store();
+    author_and_category(&store);
+    fill(&store, 40, 900_000);
+    let page = |after| {
+        let entries = store.read_blocking(move |reader| reader.entries(after, 1_000)).unwrap();
+        (entries.len(), entries.last().map(|entry| entry.mark.position))
+    };
+    assert_eq!(page(0), (21, Some(21)));
+    assert_eq!(page(21), (19, Some(40)));
+    assert_eq!(page(40), (2, Some(42)));
+    assert_eq!(page(42), (0, None));
+}
+
+#[test]
 fn old_entries_go_by_age_even_when_nobody_writes() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::new(dir.path());
