@@ -1,4 +1,4 @@
-//! Principal × schema × action → grant: alternatives of filter and fields (SEMANTICS 8).
+//! Principal × schema × action → grant: alternatives of filter and fields.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //!
 //! A write is allowed by one single alternative of the grant: for the old state, the new state and
 //! every field written. The first in the file that allows it decides, and its `set` goes over what
-//! the client sent (SEMANTICS 8).
+//! the client sent.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -334,7 +334,7 @@ fn twin(test: &Predicate, bare_many: bool) -> Option<Predicate> {
     Some(Predicate::Test(Test { slot: *slot, op }))
 }
 
-/// Whether an operator works on a type (SEMANTICS 3).
+/// Whether an operator works on a type.
 fn takes(operator: Operator, ty: FieldType) -> bool {
     match operator {
         Operator::Eq | Operator::Neq | Operator::Null => true,

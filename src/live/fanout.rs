@@ -260,7 +260,7 @@ impl Frames {
     }
 }
 
-/// The state that is told of a change (SEMANTICS 6): the last one for a delete, else the new one.
+/// The state that is told of a change: the last one for a delete, else the new one.
 fn told_state<'a>(commit: &'a Commit, change: &'a Change) -> Option<(&'a Row, &'a dyn Related)> {
     Some(match change.op {
         Op::Create | Op::Update => (change.after.as_deref()?, &commit.related.after),

@@ -292,7 +292,7 @@ fn indexes(check: &mut Check, root: &Map<String, Json>) -> Vec<IndexDef> {
     found
 }
 
-/// What names of schemas, tables, fields, indexes and junctions must look like (SEMANTICS 10).
+/// What names of schemas, tables, fields, indexes and junctions must look like.
 static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new("^[A-Za-z][A-Za-z0-9_]{0,62}$").expect("a constant, tried by every test of a schema")
 });

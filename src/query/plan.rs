@@ -38,8 +38,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Checks `ask` against the schema and what `principal` may read. Errors are those of
-    /// SEMANTICS 8, 9 and 11: no such schema (401 for guests), 401/403 no grant, 400 the rest.
+    /// Checks `ask` against the schema and what `principal` may read. Errors: no such schema (401
+    /// for guests), 401 or 403 without a grant, 400 the rest.
     pub fn compile(
         catalog: &Arc<Catalog>,
         principal: &Principal,

@@ -1,4 +1,4 @@
-//! Filters read straight off SEMANTICS 3 and 4: no compile step, no sharing, no speed.
+//! Filters read straight off their rules (README, "Filters"): no compile step, no sharing, no speed.
 //!
 //! The third opinion in `filter_oracle`: evaluator and SQL share the compile step, so a mistake
 //! there would not part them.
