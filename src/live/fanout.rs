@@ -28,7 +28,16 @@ pub struct Fanout {
     found: Vec<Found>,
     bodies: Bodies,
     frames: Frames,
-    failed: Vec<PlanId>,
+    failed: Vec<(PlanId, Fault)>,
+}
+
+/// Why a plan's subscribers cannot be told of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A fault of ours.
+    Failed,
+    /// It reads relations that the writer was not yet asked for when it worked on the commit.
+    Ungathered,
 }
 
 /// A plan matches a change. Ordered so that plans of one body, and changes of one plan, follow
@@ -80,7 +89,7 @@ impl Fanout {
 
     /// Tells every subscriber its messages of this commit. Gives the plans that panicked or whose
     /// related records are too many: what their subscribers should have heard is unknown.
-    pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<PlanId> {
+    pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<(PlanId, Fault)> {
         self.find(registry, commit);
         self.found.sort_unstable();
         let found = std::mem::take(&mut self.found);
@@ -107,18 +116,22 @@ impl Fanout {
                 }
                 // A row of another layout must never be read through this plan.
                 if entry.plan.schema.version != change.schema_version {
-                    self.failed.push(id);
+                    self.failed.push((id, Fault::Failed));
                     continue;
                 }
                 if commit.related.incomplete && !entry.plan.paths.is_empty() {
-                    self.failed.push(id);
+                    self.failed.push((id, Fault::Failed));
+                    continue;
+                }
+                if !commit.related.gathers(entry.plan.schema.id, &entry.plan.paths) {
+                    self.failed.push((id, Fault::Ungathered));
                     continue;
                 }
                 let matches = AssertUnwindSafe(|| entry.plan.matches(row, related));
                 match catch_unwind(matches) {
                     Ok(true) => self.found.push(Found { body: entry.body, plan: id, change: at }),
                     Ok(false) => {}
-                    Err(_) => self.failed.push(id),
+                    Err(_) => self.failed.push((id, Fault::Failed)),
                 }
             }
         }
@@ -131,13 +144,13 @@ impl Fanout {
         self.frames.start();
         for found in run {
             if !self.bodies.encode(body, commit, found.change, self.body_bytes) {
-                self.failed.extend(run.iter().map(|found| found.plan));
+                self.failed.extend(run.iter().map(|found| (found.plan, Fault::Failed)));
                 return;
             }
         }
         for hits in run.chunk_by(|a, b| a.plan == b.plan) {
             if let Some(entry) = registry.plan(hits[0].plan)
-                && !self.failed.contains(&hits[0].plan)
+                && !self.failed.iter().any(|(plan, _)| *plan == hits[0].plan)
             {
                 self.tell_plan(entry, commit, hits);
             }

@@ -4,13 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::{Commit, Notice};
 use crate::model::schema::SchemaId;
 
-use super::fanout::Fanout;
+use super::fanout::{Fanout, Fault};
 use super::outbox::Close;
 use super::registry::Registry;
 use super::regrant;
@@ -141,11 +141,19 @@ impl Matcher {
         if self.registry.is_empty() {
             return;
         }
-        for id in self.fanout.tell(&self.registry, commit) {
+        for (id, fault) in self.fanout.tell(&self.registry, commit) {
             let Some(plan) = self.registry.plan(id) else { continue };
             let listeners = plan.subscribers();
             let name = &plan.plan.schema.name;
-            let error = Error::internal(format!("a plan on {name} failed: its subscriptions end"));
+            let error = match fault {
+                Fault::Failed => {
+                    Error::internal(format!("a plan on {name} failed: its subscriptions end"))
+                }
+                // Between a change of access that made it need them and the writer's next job.
+                Fault::Ungathered => {
+                    Error::new(Kind::Gone, "access has changed meanwhile: subscribe again")
+                }
+            };
             listeners.into_iter().for_each(|subscriber| self.end(subscriber, &error));
         }
     }

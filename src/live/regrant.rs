@@ -34,22 +34,16 @@ pub(super) fn present(principals: &dyn Principals, was: &Arc<Principal>) -> Opti
     Some(if *now == **was { was.clone() } else { now })
 }
 
-/// Compiles under the matcher's catalog. Refused (4410) if that needs related rows which the
-/// writer was not asked to gather for the entries that wait: the client subscribes anew, which
-/// waits for them.
+/// Compiles under the matcher's catalog. Related rows that nobody read before are wanted from now
+/// on; an entry that the writer made without them ends the plans it would concern (see
+/// [`Fault::Ungathered`](super::fanout::Fault)).
 pub(super) fn compile(
     matcher: &Matcher,
     ask: &Ask,
     principal: &Principal,
 ) -> Result<(Arc<Plan>, Option<Hold>)> {
     let plan = Plan::compile(&matcher.catalog, principal, &matcher.limits, ask)?;
-    let hold = match matcher.wanted.hold(plan.schema.id, &plan.paths) {
-        None => None,
-        Some((hold, true)) => Some(hold),
-        Some((_, false)) => {
-            return Err(Error::new(Kind::Gone, "access has changed: subscribe again"));
-        }
-    };
+    let hold = matcher.wanted.hold(plan.schema.id, &plan.paths).map(|(hold, _)| hold);
     Ok((Arc::new(plan), hold))
 }
 

@@ -57,7 +57,7 @@ impl Wanted {
                 settled.merge(&entry.paths);
             }
         }
-        let ready = covers(&settled, paths);
+        let ready = settled.covers(paths);
         match known.iter_mut().find(|entry| entry.paths == *paths) {
             Some(entry) => {
                 entry.count += 1;
@@ -65,7 +65,7 @@ impl Wanted {
             }
             None => known.push(Held { paths: paths.clone(), count: 1, settled: ready }),
         }
-        if !covers(&all, paths) {
+        if !all.covers(paths) {
             self.tell(&held);
         }
         Some((hold, ready))
@@ -111,9 +111,4 @@ impl Drop for Hold {
             self.wanted.tell(&held);
         }
     }
-}
-
-/// Whether `all` has every branch of `some`.
-fn covers(all: &Paths, some: &Paths) -> bool {
-    some.0.iter().all(|(name, deeper)| all.0.get(name).is_some_and(|all| covers(all, deeper)))
 }

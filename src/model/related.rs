@@ -111,6 +111,15 @@ pub struct RelatedRows {
     pub after: RelatedSet,
     /// They were too many to gather: who reads through relations cannot be told of this commit.
     pub incomplete: bool,
+    /// What the writer was asked to gather when it worked on the commit.
+    pub gathered: Arc<HashMap<SchemaId, Paths>>,
+}
+
+impl RelatedRows {
+    /// Whether the writer was asked for all that `paths` read from `schema`.
+    pub fn gathers(&self, schema: SchemaId, paths: &Paths) -> bool {
+        paths.is_empty() || self.gathered.get(&schema).is_some_and(|all| all.covers(paths))
+    }
 }
 
 /// The relations that a filter, grant or projection reads, as a tree from one schema:
@@ -121,6 +130,11 @@ pub struct Paths(pub std::collections::BTreeMap<Arc<str>, Paths>);
 impl Paths {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether this tree has every branch of `some`.
+    pub fn covers(&self, some: &Paths) -> bool {
+        some.0.iter().all(|(name, deeper)| self.0.get(name).is_some_and(|all| all.covers(deeper)))
     }
 
     /// Adds `other`'s branches to this tree.

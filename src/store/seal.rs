@@ -23,7 +23,7 @@ pub(crate) fn seal(
     tx: &Tx<'_>,
     tail: &mut Tail,
     lines: &mut Lines,
-    want: &Want,
+    want: &Arc<Want>,
 ) -> Result<Option<Arc<Commit>>> {
     let (changes, schemas) = tx.touched.changes();
     if changes.is_empty() && tx.notices.is_empty() {
@@ -42,7 +42,7 @@ pub(crate) fn seal(
         // What subscribers read must not keep others from writing.
         Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {
             tracing::warn!("a commit without its related records: {error}");
-            RelatedRows { incomplete: true, ..RelatedRows::default() }
+            RelatedRows { incomplete: true, gathered: want.clone(), ..RelatedRows::default() }
         }
         related => related?,
     };
@@ -61,11 +61,11 @@ pub(crate) fn seal(
 /// What the wanted paths read from the changed records, after the write and before it.
 fn related(
     tx: &Tx<'_>,
-    want: &Want,
+    want: &Arc<Want>,
     changes: &[Change],
     schemas: &[Arc<Schema>],
 ) -> Result<RelatedRows> {
-    let mut both = RelatedRows::default();
+    let mut both = RelatedRows { gathered: want.clone(), ..RelatedRows::default() };
     if want.is_empty() {
         return Ok(both);
     }

@@ -224,7 +224,8 @@ async fn relations_are_wanted_before_and_only_while_they_are_read() {
 
     let category = world.schema("category");
     let row = Arc::new(Row::new(vec![Value::Int(3), Value::Text("news".into())]));
-    let mut related = RelatedRows::default();
+    let gathered = Arc::new(wants(&world)[0].clone());
+    let mut related = RelatedRows { gathered, ..RelatedRows::default() };
     related.after.insert(blog.id, &blog.relations[0].name, Key::Int(1), vec![row]);
     assert_eq!(category.columns.len(), 2);
     let change = world.blog(Op::Create, 1, json!({"title": "a", "category_id": 3}));
@@ -246,4 +247,29 @@ async fn relations_are_wanted_before_and_only_while_they_are_read() {
     drop(second);
     world.told().await;
     assert!(wants(&world)[1].is_empty());
+}
+
+#[tokio::test]
+async fn a_rule_that_reads_more_is_swapped_in() {
+    let mut world = World::new(Limits::default());
+    let guest = world.ear(world.request(Principal::guest())).await;
+    let (all, news) =
+        (r#"{ "read": true }, "user""#, r#"{ "read": { "filter": { "name": "news" } } }, "user""#);
+    let narrowed: Vec<String> = files("").into_iter().map(|text| text.replace(all, news)).collect();
+    assert_ne!(narrowed, files(""));
+    // What is behind `category_id` decides from now on whether it is shown.
+    world.migrate(catalog(2, &narrowed), vec![]);
+    world.told().await;
+    let linked =
+        |world: &World, id| world.blog(Op::Create, id, json!({"title": "a", "category_id": 3}));
+    let change = linked(&world, 1);
+    world.commit(vec![change], vec![]);
+    let heard = world.heard(&guest).await;
+    assert_eq!(heard[0]["data"]["category_id"], json!(null), "hidden: no such row was gathered");
+
+    // An entry that the writer made before it was asked for the rows.
+    world.ground.wants.lock().unwrap().push(Default::default());
+    let change = linked(&world, 2);
+    world.commit(vec![change], vec![]);
+    assert_eq!(world.ended(&guest).await, 4410);
 }

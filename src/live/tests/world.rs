@@ -185,6 +185,7 @@ impl World {
 
     pub(crate) fn commit(&mut self, changes: Vec<Change>, notices: Vec<Notice>) {
         self.position += 1;
+        let gathered = self.ground.wants.lock().unwrap().last().cloned().unwrap_or_default();
         self.sink.committed(&[Arc::new(Commit {
             position: self.position,
             stamp: 0,
@@ -192,7 +193,7 @@ impl World {
             origin: None,
             changes,
             notices,
-            related: RelatedRows::default(),
+            related: RelatedRows { gathered: Arc::new(gathered), ..RelatedRows::default() },
         })]);
     }
 
