@@ -16,6 +16,7 @@ use crate::model::schema::{Schema, SchemaId};
 use crate::query::{Ask, Plan};
 
 use super::matcher::Matcher;
+use super::registry::Subscriber;
 use super::subscription::{Principals, SubId};
 use super::wanted::Hold;
 
@@ -93,7 +94,9 @@ fn principals(matcher: &mut Matcher, concerned: impl Fn(&Principal) -> bool) {
             Some(now) if Arc::ptr_eq(&now, was) => {}
             Some(now) => {
                 let compiled = compile(matcher, &subscriber.request.ask, &now);
-                swap(matcher, id, Some(now), compiled);
+                let Some(mut subscriber) = matcher.registry.detach(id) else { continue };
+                subscriber.request.principal = now;
+                seat(matcher, id, subscriber, compiled);
             }
         }
     }
@@ -137,45 +140,22 @@ pub(super) fn catalog(matcher: &mut Matcher, old: &Catalog, broken: &[SchemaId])
         }
     }
     for (id, subscriber) in leaving {
-        match compile(matcher, &subscriber.request.ask, &subscriber.request.principal) {
-            Ok((plan, hold)) => matcher.registry.attach(
-                id,
-                subscriber.request,
-                plan,
-                subscriber.key,
-                hold,
-                subscriber.outbox,
-            ),
-            Err(error) => {
-                subscriber.outbox.close(subscriber.request.encoder.close(&lost(error)));
-            }
-        }
+        let compiled = compile(matcher, &subscriber.request.ask, &subscriber.request.principal);
+        seat(matcher, id, subscriber, compiled);
     }
 }
 
-/// Gives a subscription its new principal and plan, or ends it.
-fn swap(
+/// Puts a subscription that has left its plan under the new one, or ends it.
+fn seat(
     matcher: &mut Matcher,
     id: SubId,
-    principal: Option<Arc<Principal>>,
+    subscriber: Subscriber,
     compiled: Result<(Arc<Plan>, Option<Hold>)>,
 ) {
+    let Subscriber { request, key, outbox, .. } = subscriber;
     match compiled {
-        Ok((plan, hold)) => {
-            let Some(mut subscriber) = matcher.registry.detach(id) else { return };
-            if let Some(principal) = principal {
-                subscriber.request.principal = principal;
-            }
-            matcher.registry.attach(
-                id,
-                subscriber.request,
-                plan,
-                subscriber.key,
-                hold,
-                subscriber.outbox,
-            );
-        }
-        Err(error) => matcher.end(id, &lost(error)),
+        Ok((plan, hold)) => matcher.registry.attach(id, request, plan, key, hold, outbox),
+        Err(error) => outbox.close(request.encoder.close(&lost(error))),
     }
 }
 

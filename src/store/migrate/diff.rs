@@ -108,13 +108,8 @@ impl Work {
     fn create_index(&mut self, schema: &Schema, name: &str, index: &Wanted) {
         let unique = if index.unique { "unique " } else { "" };
         let sql = ddl::create_index(schema, name, index);
-        let names: Vec<&str> = index
-            .columns
-            .iter()
-            .filter_map(|id| schema.columns.iter().find(|column| column.id == *id))
-            .map(|column| &*column.name)
-            .collect();
-        let what = format!("create {unique}index on {}({})", schema.table, names.join(", "));
+        let columns = table::names(schema, index);
+        let what = format!("create {unique}index on {}({columns})", schema.table);
         self.create_indexes.push(Step::new(what, vec![sql]));
     }
 
