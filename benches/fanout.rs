@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use rowcast::auth::principal::Principal;
 use rowcast::dialects::fastschema::realtime::Native;
 use rowcast::limits::Limits;
 use rowcast::live::fanout::Fanout;
 use rowcast::live::registry::Registry;
-use rowcast::live::{Close, Events, Outbox, Request};
+use rowcast::live::{Close, Frame, Outbox, Request};
 use rowcast::model::catalog::Catalog;
 use rowcast::model::change::{Change, Commit, Op, Row};
 use rowcast::model::related::RelatedRows;
@@ -72,8 +71,7 @@ fn stage(select: impl Fn(u64) -> Option<String>) -> Stage {
         };
         let principal = Arc::new(Principal::owner());
         let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a good question");
-        let request =
-            Request { ask, events: Events::ALL, id: None, encoder: Arc::new(Native), principal };
+        let request = Request::new(ask, Arc::new(Native), principal);
         let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
         outboxes.push(outbox.clone());
         registry.attach(id, request, Arc::new(plan), None, None, outbox);
@@ -117,7 +115,7 @@ fn commit(schema: &Schema, records: i64) -> Commit {
 fn tell(stage: &Stage, commit: &mut Commit, rounds: u64) -> Duration {
     let mut fanout = Fanout::new(&Limits::default());
     let mut cx = Context::from_waker(Waker::noop());
-    let mut drained: VecDeque<Bytes> = VecDeque::new();
+    let mut drained: VecDeque<Frame> = VecDeque::new();
     let mut time = Duration::ZERO;
     for _ in 0..rounds {
         commit.position += 1;

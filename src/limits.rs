@@ -123,8 +123,21 @@ bounds! {
     message_records: usize = 1_000, 1 => 100_000;
     /// Bytes in one message; longer ones are cut between records.
     frame_bytes: usize = MIB, KIB => 64 * MIB;
-    /// Bytes of commits that may wait to be told; beyond it every subscription ends (4408).
+    /// Bytes of commits that may wait in memory to be told; beyond it they are read from the log.
     tail_bytes: usize = 256 * MIB, MIB => 65536 * MIB;
+    /// Bytes of told commits kept in memory for clients that come back; and again as many of
+    /// entries read from the log for them, and of messages made of those.
+    recent_bytes: usize = 64 * MIB, MIB => 65536 * MIB;
+    /// Replays that work at the same time; the others wait in line. More would take cores from
+    /// the live stream.
+    replays: usize = 2, 1 => 256;
+    /// Replays that may wait in line; beyond it 4429.
+    replays_waiting: usize = 20_000, 1 => 10_000_000;
+    /// Records that one commit may concern through relations alone, for subscriptions with
+    /// transitions: the writer's time. Beyond it these end (4410).
+    dependants: usize = 10_000, 0 => 10_000_000;
+    /// Longest `wait` of a poll for changes.
+    poll_time: Duration = seconds(60), Duration::ZERO => seconds(600);
     /// A WebSocket that takes no byte for so long is ended.
     write_time: Duration = seconds(30), Duration::from_millis(100) => seconds(3600);
     /// How long a WebSocket's closing handshake may take.

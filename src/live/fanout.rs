@@ -6,15 +6,13 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bytes::Bytes;
-
 use crate::limits::Limits;
 use crate::model::change::{Change, Commit, Op, Row};
 use crate::model::related::{Key, Related};
 use crate::query::Body;
 
 use super::message::{Event, Message, Records};
-use super::outbox::Offer;
+use super::outbox::{Frame, Offer};
 use super::registry::{BodyId, EncoderId, Entry, Group, PlanId, Registry};
 
 const EVENTS: [Event; 3] = [Event::Create, Event::Update, Event::Delete];
@@ -61,7 +59,7 @@ struct Bodies {
 /// Frames already made of those records.
 #[derive(Default)]
 struct Frames {
-    made: Vec<Bytes>,
+    made: Vec<Frame>,
     known: Vec<Known>,
 }
 
@@ -119,11 +117,13 @@ impl Fanout {
                     self.failed.push((id, Fault::Failed));
                     continue;
                 }
-                if commit.related.incomplete && !entry.plan.paths.is_empty() {
+                if commit.related.incomplete.contains(&entry.plan.schema.id)
+                    && !entry.plan.paths.is_empty()
+                {
                     self.failed.push((id, Fault::Failed));
                     continue;
                 }
-                if !commit.related.gathers(entry.plan.schema.id, &entry.plan.paths) {
+                if !commit.related.gathers(entry.plan.schema.id, &entry.plan.paths, false) {
                     self.failed.push((id, Fault::Ungathered));
                     continue;
                 }
@@ -216,11 +216,12 @@ impl Fanout {
         while !rest.is_empty() {
             let (records, after) = rest.split_at(match event {
                 Event::Create => 1,
-                Event::Update | Event::Delete => self.message_length(rest),
+                _ => self.message_length(rest),
             });
             rest = after;
             let records = Records { bytes: &self.bodies.bytes, ranges: records };
-            self.frames.made.push(group.encoder.frame(&Message { event, single, records }));
+            let message = Message { event, single, records, changed: None, cursor: None };
+            self.frames.made.push(group.encoder.frame(&message).into());
         }
         let frames = start..self.frames.made.len();
         self.frames.known.push(Known {
@@ -287,7 +288,7 @@ fn concerns(entry: &Entry, change: &Change) -> bool {
         || Key::of(&change.key).is_some_and(|key| entry.keyed(&key).next().is_some())
 }
 
-fn offer(group: &Group, position: u64, frames: &[Bytes]) {
+fn offer(group: &Group, position: u64, frames: &[Frame]) {
     for seat in &group.seats {
         if seat.outbox.offer(position, frames) == Offer::Overflowed {
             tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");

@@ -14,6 +14,10 @@ pub enum Event {
     Create,
     Update,
     Delete,
+    /// With transitions: an update by which the record came to match.
+    Enter,
+    /// With transitions: an update by which the record ceased to match; primary keys only.
+    Leave,
 }
 
 impl Event {
@@ -26,7 +30,7 @@ impl Event {
     }
 }
 
-/// A set of events: those a subscription asked for.
+/// A set of events: those a subscription asked for. `Enter` and `Leave` belong to `Update`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Events(u8);
 
@@ -54,9 +58,14 @@ pub struct Message<'a> {
     /// Whether the subscription is for one record (`id`): the dialect may send it bare.
     pub single: bool,
     pub records: Records<'a>,
+    /// Names of the fields that this update changed, the same in all of `records`; only where the
+    /// subscription asked for them, and only for [`Event::Update`] and [`Event::Enter`].
+    pub changed: Option<&'a [&'a str]>,
+    /// The commit's cursor, in its last message, where the subscription has cursors.
+    pub cursor: Option<&'a str>,
 }
 
-/// Encoded records, in commit order; never empty.
+/// Encoded records, in the order they are told; never empty in a [`Message`].
 #[derive(Clone, Copy, Debug)]
 pub struct Records<'a> {
     pub(super) bytes: &'a [u8],
@@ -64,6 +73,11 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// Records that stand in `bytes` at `ranges`, each a JSON object.
+    pub fn new(bytes: &'a [u8], ranges: &'a [Range<usize>]) -> Self {
+        Records { bytes, ranges }
+    }
+
     /// Each record as a JSON object.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
@@ -84,6 +98,12 @@ pub trait Encode: Send + Sync {
 
     /// The message as it goes over the wire, framing included (see [`super::frame`]).
     fn frame(&self, message: &Message<'_>) -> Bytes;
+
+    /// A page of a snapshot, perhaps empty; the last one is `complete` and has the cursor.
+    fn page(&self, records: &Records<'_>, complete: bool, cursor: Option<&str>) -> Bytes;
+
+    /// Where the stream stands, when nothing else says so.
+    fn position(&self, cursor: &str) -> Bytes;
 
     /// How a subscription's end is told.
     fn close(&self, error: &Error) -> Close;

@@ -22,6 +22,6 @@ mod tests;
 pub mod wanted;
 
 pub use message::{Encode, Event, Events, Message, Records};
-pub use outbox::{Close, Outbox};
-pub use subscription::{Live, Principals, Request, Source, Stats, Subscription};
+pub use outbox::{Close, Frame, Outbox};
+pub use subscription::{Live, Principals, Request, Source, Start, Stats, Subscription, Told};
 pub use tail::{Tail, TailSink};

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use crate::limits::Limits;
+use crate::model::cursor::Cursor;
 
 /// How a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,22 @@ pub struct Close {
 impl Close {
     pub fn new(code: u16, reason: impl Into<Arc<str>>) -> Self {
         Close { code, reason: reason.into() }
+    }
+}
+
+/// Bytes for the wire, and what a client that has read them may resume from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Finished, framing included; shared by all who get them.
+    pub bytes: Bytes,
+    /// The cursor that the frame carries: it ends a commit, or tells a position.
+    pub cursor: Option<Cursor>,
+}
+
+impl From<Bytes> for Frame {
+    /// A frame without a cursor.
+    fn from(bytes: Bytes) -> Self {
+        Frame { bytes, cursor: None }
     }
 }
 
@@ -48,7 +65,7 @@ pub struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Frame>,
     /// Bytes in `queue`.
     bytes: usize,
     /// The commit that found the outbox empty, and how much of `queue`'s head is still its.
@@ -76,12 +93,12 @@ impl Outbox {
 
     /// Queues the frames of the commit at `position` and wakes the connection's task; never waits
     /// for it. All are taken, or none.
-    pub fn offer(&self, position: u64, frames: &[Bytes]) -> Offer {
+    pub fn offer(&self, position: u64, frames: &[Frame]) -> Offer {
         let mut state = self.lock();
         if state.end.is_some() {
             return Offer::Ended;
         }
-        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        let bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
         if state.queue.is_empty() {
             (state.free_frames, state.free_bytes) = (0, 0);
             state.free_position = position;
@@ -120,7 +137,7 @@ impl Outbox {
     pub fn poll_take(
         &self,
         cx: &mut Context<'_>,
-        out: &mut VecDeque<Bytes>,
+        out: &mut VecDeque<Frame>,
         frames: usize,
         bytes: usize,
     ) -> Poll<Option<Close>> {
@@ -129,10 +146,10 @@ impl Outbox {
         let before = out.len();
         while out.len() < frames && moved < bytes {
             let Some(frame) = state.queue.pop_front() else { break };
-            moved += frame.len();
+            moved += frame.bytes.len();
             if state.free_frames > 0 {
                 state.free_frames -= 1;
-                state.free_bytes -= frame.len();
+                state.free_bytes -= frame.bytes.len();
             }
             out.push_back(frame);
         }
@@ -190,8 +207,8 @@ mod tests {
         (out.len(), polled)
     }
 
-    fn frames(n: usize) -> Vec<Bytes> {
-        vec![Bytes::from_static(b"0123456789"); n]
+    fn frames(n: usize) -> Vec<Frame> {
+        vec![Bytes::from_static(b"0123456789").into(); n]
     }
 
     #[test]

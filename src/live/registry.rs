@@ -356,8 +356,7 @@ mod tests {
             let ask = Ask { schema: "blog".into(), ..Ask::default() };
             let principal = Arc::new(Principal::owner());
             let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
-            let request =
-                Request { ask, events: Events::ALL, id: None, encoder: Arc::new(Plain), principal };
+            let request = Request::new(ask, Arc::new(Plain), principal);
             let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
             registry.attach(id, request, Arc::new(plan), key.map(Key::Int), None, outbox);
         };

@@ -1,6 +1,5 @@
 //! The room's door: subscribe, be counted, shut down.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +13,9 @@ use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
-use crate::model::related::{Key, Paths};
-use crate::model::schema::{Schema, SchemaId};
+use crate::model::cursor::Cursor;
+use crate::model::related::{Key, Want};
+use crate::model::schema::Schema;
 use crate::query::{Ask, Plan, parse_key};
 use crate::store::Store;
 
@@ -42,8 +42,8 @@ impl Principals for Directory {
 pub trait Source: Send + Sync {
     /// The catalog after the newest commit.
     fn catalog(&self) -> Arc<Catalog>;
-    /// The relation paths that the writer must gather from now on.
-    fn want(&self, paths: HashMap<SchemaId, Paths>);
+    /// What the writer must gather from now on.
+    fn want(&self, want: Want);
     /// Resolves when all that the writer was given before has reached the tail.
     fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>;
 }
@@ -53,8 +53,8 @@ impl Source for Store {
         Store::catalog(self)
     }
 
-    fn want(&self, paths: HashMap<SchemaId, Paths>) {
-        Store::want(self, paths);
+    fn want(&self, want: Want) {
+        Store::want(self, want);
     }
 
     fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
@@ -62,15 +62,56 @@ impl Source for Store {
     }
 }
 
+/// How changes are told, beside what of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Told {
+    /// Updates are told by what they did to the match, and changes of related records too.
+    pub transitions: bool,
+    /// Updates name the fields they changed.
+    pub changes: bool,
+}
+
+/// Where a subscription begins. All but `Live` have cursors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With what commits after it is active; no cursors.
+    #[default]
+    Live,
+    /// The same, with cursors.
+    Now,
+    /// With what was committed after a cursor.
+    After(Cursor),
+    /// With all records that match; where a cursor is given and good, as `After` it.
+    Snapshot { since: Option<Cursor> },
+}
+
 /// What someone wants to hear.
 #[derive(Clone)]
 pub struct Request {
     pub ask: Ask,
+    /// [`Events::ALL`] where `told.transitions`.
     pub events: Events,
+    pub told: Told,
+    pub start: Start,
     /// One record only, its primary key as text. It need not exist yet.
     pub id: Option<String>,
     pub encoder: Arc<dyn Encode>,
     pub principal: Arc<Principal>,
+}
+
+impl Request {
+    /// All changes of what `ask` names, from now on, without cursors.
+    pub fn new(ask: Ask, encoder: Arc<dyn Encode>, principal: Arc<Principal>) -> Self {
+        Request {
+            ask,
+            events: Events::ALL,
+            told: Told::default(),
+            start: Start::Live,
+            id: None,
+            encoder,
+            principal,
+        }
+    }
 }
 
 /// Names a subscription within this process.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
-use crate::model::related::Paths;
+use crate::model::related::{Paths, Want};
 use crate::model::schema::SchemaId;
 
 use super::subscription::Source;
@@ -93,7 +93,7 @@ impl Wanted {
             (*schema, paths)
         });
         // Called under the lock, so that the store hears of the sets in the order they were made.
-        self.source.want(union.collect());
+        self.source.want(Want { paths: union.collect(), dependants: HashMap::new() });
     }
 }
 

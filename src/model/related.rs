@@ -3,10 +3,10 @@
 //! The evaluator and the encoder read related records through [`Related`] and do not know whether
 //! a query, a transaction or a commit gathered them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::change::Row;
+use super::change::{Change, Row};
 use super::schema::{Relation, Schema, SchemaId};
 use super::value::Value;
 
@@ -104,21 +104,58 @@ impl Related for RelatedSet {
     }
 }
 
+/// What the writer is asked to read beside the rows it writes, by schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Relations to follow from a changed record.
+    pub paths: HashMap<SchemaId, Paths>,
+    /// Relations to follow back, from a changed record to the records of the schema named that
+    /// read it through these: their [`Dependants`]. Each tree is also part of `paths`.
+    pub dependants: HashMap<SchemaId, Paths>,
+}
+
+impl Want {
+    /// Nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.dependants.is_empty()
+    }
+}
+
+/// Records that a commit did not touch, but that read a record (or a link) that it did.
+#[derive(Clone, Debug, Default)]
+pub struct Dependants {
+    /// As updates that change none of their own columns: `before` and `after` are one row. Each
+    /// record once, by schema and primary key.
+    pub changes: Vec<Change>,
+    /// Indexes into `changes`, by the schema of the dependants and the first relation of the path
+    /// they read through. `None`: they are more than `Limits::dependants`, and none is listed.
+    pub by: HashMap<(SchemaId, Arc<str>), Option<Vec<usize>>>,
+}
+
 /// Both sides of one commit.
 #[derive(Clone, Debug, Default)]
 pub struct RelatedRows {
+    /// Read from the changed records and from the dependants, as it all stood before the commit.
     pub before: RelatedSet,
+    /// The same after it.
     pub after: RelatedSet,
-    /// They were too many to gather: who reads through relations cannot be told of this commit.
-    pub incomplete: bool,
+    /// Schemas from whose records too much was to be gathered: who reads through their relations
+    /// cannot be told of this commit.
+    pub incomplete: HashSet<SchemaId>,
+    pub dependants: Dependants,
     /// What the writer was asked to gather when it worked on the commit.
-    pub gathered: Arc<HashMap<SchemaId, Paths>>,
+    pub gathered: Arc<Want>,
 }
 
 impl RelatedRows {
-    /// Whether the writer was asked for all that `paths` read from `schema`.
-    pub fn gathers(&self, schema: SchemaId, paths: &Paths) -> bool {
-        paths.is_empty() || self.gathered.get(&schema).is_some_and(|all| all.covers(paths))
+    /// Whether the writer was asked for all that `paths` read from `schema`, and (`back`) for the
+    /// records that read through them.
+    pub fn gathers(&self, schema: SchemaId, paths: &Paths, back: bool) -> bool {
+        let covers = |wanted: &HashMap<SchemaId, Paths>| {
+            wanted.get(&schema).is_some_and(|all| all.covers(paths))
+        };
+        paths.is_empty()
+            || (covers(&self.gathered.paths) && (!back || covers(&self.gathered.dependants)))
     }
 }
 

@@ -80,6 +80,8 @@ async fn subscribe<B>(
     let request = live::Request {
         ask: wish.ask,
         events: wish.events,
+        told: wish.told,
+        start: wish.start,
         id: wish.id,
         encoder: Arc::new(Native),
         principal,

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::Limits;
-use crate::live::{Close, Outbox, frame};
+use crate::live::{Close, Frame, Outbox, frame};
 
 /// Bytes read at once, and kept for every idle connection.
 const READ_BYTES: usize = 4 << 10;
@@ -42,7 +42,7 @@ pub(super) struct Wire<S> {
     reader: WebSocketContext,
     inbound: Inbound,
     /// Whole frames to write; the first may be partly written already.
-    out: VecDeque<Bytes>,
+    out: VecDeque<Frame>,
     first_begun: bool,
     unflushed: bool,
     phase: Phase,
@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             let mut slices = [IoSlice::new(&[]); BATCH_FRAMES];
             let filled = self.out.iter().zip(&mut slices).map(|(frame, slice)| {
-                *slice = IoSlice::new(frame);
+                *slice = IoSlice::new(&frame.bytes);
             });
             let filled = filled.count();
             match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..filled]) {
@@ -194,12 +194,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.blocked = false;
         self.unflushed = true;
         while let Some(first) = self.out.front_mut() {
-            if bytes < first.len() {
-                first.advance(bytes);
+            if bytes < first.bytes.len() {
+                first.bytes.advance(bytes);
                 self.first_begun |= bytes > 0;
                 return;
             }
-            bytes -= first.len();
+            bytes -= first.bytes.len();
             self.out.pop_front();
             self.first_begun = false;
         }
@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let answers = std::mem::take(&mut self.inbound.answers);
         if self.phase == Phase::Open {
-            self.out.insert(usize::from(self.first_begun), answers.into());
+            self.out.insert(usize::from(self.first_begun), Bytes::from(answers).into());
         }
     }
 
@@ -325,14 +325,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn close(&mut self, close: &Close) {
-        self.out.push_back(frame::close(close));
+        self.out.push_back(frame::close(close).into());
         self.phase = Phase::Closing(Instant::now() + self.limits.write_time);
     }
 
     fn fail(&mut self, close: &Close) {
         if self.phase == Phase::Open {
             self.drop_waiting();
-            self.out.push_back(frame::close(close));
+            self.out.push_back(frame::close(close).into());
         }
         self.phase = Phase::Failing(self.deadline(), DISCARD_BYTES);
     }
@@ -342,8 +342,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.phase == Phase::Open {
             self.drop_waiting();
             self.out.push_back(match code {
-                Some(code) => frame::close(&Close::new(code, "")),
-                None => frame::bare_close(),
+                Some(code) => frame::close(&Close::new(code, "")).into(),
+                None => frame::bare_close().into(),
             });
         }
         self.phase = Phase::Closed(self.deadline());
@@ -420,7 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             if self.phase == Phase::Open && !self.blocked {
                 self.missed_pings += 1;
-                self.out.push_back(frame::ping());
+                self.out.push_back(frame::ping().into());
             }
         }
         false

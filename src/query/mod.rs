@@ -28,6 +28,8 @@ pub struct Ask {
     pub select: Option<String>,
     /// `name,-views`.
     pub sort: Option<String>,
+    /// `status,views`: own fields; an update is told only when one of them changed. Streams only.
+    pub watch: Option<String>,
 }
 
 /// The one answer for names that are not there and names that may not be read.

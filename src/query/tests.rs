@@ -67,6 +67,7 @@ fn ask(filter: Json, select: &str, sort: &str) -> Ask {
         untyped: false,
         select: Some(select.into()),
         sort: Some(sort.into()),
+        watch: None,
     }
 }
 

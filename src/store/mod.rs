@@ -32,7 +32,6 @@ mod unlinked;
 mod watch;
 mod writer;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,8 +45,7 @@ use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
-use crate::model::related::Paths;
-use crate::model::schema::SchemaId;
+use crate::model::related::Want;
 
 pub(crate) use fault::unavailable;
 pub use log::{Entry, Logged, Mark};
@@ -106,8 +104,8 @@ pub struct Written<T> {
 pub(crate) struct Shared {
     /// The catalog after the newest commit.
     pub(crate) catalog: ArcSwap<Catalog>,
-    /// Relation paths to gather into commits.
-    pub(crate) want: ArcSwap<HashMap<SchemaId, Paths>>,
+    /// Related rows to gather into commits.
+    pub(crate) want: ArcSwap<Want>,
 }
 
 /// A handle on the open store; cheap to clone. When the last one goes, what waits is still
@@ -227,10 +225,10 @@ impl Store {
         self.inner.shared.catalog.load_full()
     }
 
-    /// Says which relation paths the writer must gather into `Commit::related`, by schema.
-    /// Holds for jobs that start after this returns and `barrier` was awaited.
-    pub fn want(&self, paths: HashMap<SchemaId, Paths>) {
-        self.inner.shared.want.store(Arc::new(paths));
+    /// Says what the writer must gather into `Commit::related`. Holds for jobs that start after
+    /// this returns and `barrier` was awaited.
+    pub fn want(&self, want: Want) {
+        self.inner.shared.want.store(Arc::new(want));
     }
 
     /// Waits until everything that was handed to the writer before is committed and was told to

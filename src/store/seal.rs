@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::change::{Change, Commit, Row};
-use crate::model::related::{Paths, RelatedRows};
+use crate::model::related::{Paths, RelatedRows, Want};
 use crate::model::schema::{Schema, SchemaId};
 
 use super::codec;
@@ -14,9 +14,6 @@ use super::log::{self, Mark, Tail};
 use super::lookup::Lines;
 use super::related::gather;
 use super::tx::Tx;
-
-/// Relation paths to gather, by schema.
-pub(crate) type Want = HashMap<SchemaId, Paths>;
 
 /// Writes the job's entry and adds its look-ups to `lines`; `None` where it changed nothing.
 pub(crate) fn seal(
@@ -38,14 +35,7 @@ pub(crate) fn seal(
     codec::encode(tx.origin, &changes, &schemas, &tx.notices, &mut entry);
     let bytes = log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas, lines)
         .map_err(fault)?;
-    let related = match related(tx, want, &changes, &schemas) {
-        // What subscribers read must not keep others from writing.
-        Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {
-            tracing::warn!("a commit without its related records: {error}");
-            RelatedRows { incomplete: true, gathered: want.clone(), ..RelatedRows::default() }
-        }
-        related => related?,
-    };
+    let related = related(tx, want, &changes, &schemas)?;
     *tail = Tail { newest: mark, ends: tail.ends + bytes };
     Ok(Some(Arc::new(Commit {
         position: mark.position,
@@ -72,7 +62,7 @@ fn related(
     let source = tx.source();
     let mut wanted: HashMap<SchemaId, (&Arc<Schema>, &Paths, Vec<usize>)> = HashMap::new();
     for (index, schema) in schemas.iter().enumerate() {
-        if let Some(paths) = want.get(&schema.id).filter(|paths| !paths.is_empty()) {
+        if let Some(paths) = want.paths.get(&schema.id).filter(|paths| !paths.is_empty()) {
             wanted.entry(schema.id).or_insert((schema, paths, Vec::new())).2.push(index);
         }
     }
@@ -82,13 +72,20 @@ fn related(
         };
         let read =
             |rows: &[Arc<Row>], undo| tx.reading(|| gather(&source, schema, rows, paths, undo));
-        let after = side(|change| &change.after);
-        if !after.is_empty() {
-            both.after.merge(read(&after, None)?);
-        }
-        let before = side(|change| &change.before);
-        if !before.is_empty() {
-            both.before.merge(read(&before, Some(&tx.touched))?);
+        let (before, after) = (side(|change| &change.before), side(|change| &change.after));
+        let sides =
+            read(&after, None).and_then(|after| Ok((after, read(&before, Some(&tx.touched))?)));
+        match sides {
+            Ok((after, before)) => {
+                both.after.merge(after);
+                both.before.merge(before);
+            }
+            // What subscribers read must not keep others from writing.
+            Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {
+                tracing::warn!("a commit without the related records of {}: {error}", schema.name);
+                both.incomplete.insert(schema.id);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(both)

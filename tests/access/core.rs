@@ -70,6 +70,7 @@ impl Core {
             untyped: false,
             select: deed.select.clone(),
             sort: deed.sort.clone(),
+            watch: None,
         }
     }
 

@@ -474,6 +474,7 @@ fn ask(question: &Question) -> Ask {
         untyped: false,
         select: Some(question.select.clone()),
         sort: Some(question.sort.clone()),
+        watch: None,
     }
 }
 

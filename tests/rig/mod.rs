@@ -11,7 +11,9 @@ use rowcast::auth::principal::Principal;
 use rowcast::content::{Content, ListAsk};
 use rowcast::error::{Error, Result};
 use rowcast::limits::Limits;
-use rowcast::live::{Close, Encode, Events, Live, Message, Outbox, Principals, Request, tail};
+use rowcast::live::{
+    Close, Encode, Events, Live, Message, Outbox, Principals, Records, Request, tail,
+};
 use rowcast::model::value::Value;
 use rowcast::model::{file, system};
 use rowcast::query::Ask;
@@ -53,6 +55,19 @@ impl Encode for Plain {
         format!("{{\"event\":\"{event}\",\"data\":[{data}]}}").into()
     }
 
+    fn page(&self, records: &Records<'_>, complete: bool, cursor: Option<&str>) -> Bytes {
+        let data = String::from_utf8(records.iter().collect::<Vec<_>>().join(&b","[..]));
+        let data = data.expect("records are UTF-8");
+        let cursor = serde_json::json!(cursor);
+        Bytes::from(format!(
+            "{{\"event\":\"init\",\"data\":[{data}],\"complete\":{complete},\"cursor\":{cursor}}}"
+        ))
+    }
+
+    fn position(&self, cursor: &str) -> Bytes {
+        Bytes::from(format!("{{\"event\":\"position\",\"cursor\":\"{cursor}\"}}"))
+    }
+
     fn close(&self, error: &Error) -> Close {
         Close::new(error.close_code(), error.message.as_str())
     }
@@ -78,7 +93,7 @@ impl Ear {
         }
         let mut heard = Vec::new();
         for frame in frames {
-            let message: Json = serde_json::from_slice(&frame).expect("a message is JSON");
+            let message: Json = serde_json::from_slice(&frame.bytes).expect("a message is JSON");
             let event = message["event"].as_str().expect("an event").to_owned();
             for record in message["data"].as_array().expect("records") {
                 heard.push((event.clone(), record.clone()));
@@ -216,11 +231,9 @@ impl Rig {
     ) -> Result<Ear> {
         let outbox = Outbox::new(&Limits::default(), Close::new(4408, "too slow"));
         let request = Request {
-            ask,
             events,
             id: id.map(str::to_owned),
-            encoder: Arc::new(Plain),
-            principal: Arc::new(who.clone()),
+            ..Request::new(ask, Arc::new(Plain), Arc::new(who.clone()))
         };
         let subscription = self.runtime.block_on(self.live.subscribe(request, outbox.clone()))?;
         Ok(Ear { outbox, _subscription: subscription })

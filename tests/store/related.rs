@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rowcast::filter::{Predicate, Truth};
 use rowcast::model::catalog::Catalog;
 use rowcast::model::change::Row;
-use rowcast::model::related::{Paths, Related, RelatedSet};
+use rowcast::model::related::{Paths, Related, RelatedSet, Want};
 use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
 use rowcast::store::{Options, Query, Rows, Store};
@@ -84,7 +84,7 @@ fn commits_carry_both_sides_of_what_is_wanted() {
     ];
     let catalog = store.catalog();
     let ids = wanted.iter().map(|(name, paths)| (catalog.named(name).unwrap().id, paths.clone()));
-    store.want(ids.collect());
+    store.want(Want { paths: ids.collect(), ..Want::default() });
     store
         .write_blocking(|tx| {
             for n in 1..=3 {
@@ -171,12 +171,13 @@ fn nothing_is_gathered_that_nobody_wants() {
     assert!(make(&store, 1).related.after.is_empty());
     let blog = store.catalog().named("blog").unwrap().clone();
     // A path that no schema knows (any more) is left out, not an error.
-    store.want(HashMap::from([(blog.id, paths(&["author", "nonsense.more"]))]));
+    let wanted = HashMap::from([(blog.id, paths(&["author", "nonsense.more"]))]);
+    store.want(Want { paths: wanted, ..Want::default() });
     let commit = make(&store, 2);
     let author = &blog.relations[blog.relation("author").unwrap()];
     let row = commit.changes[1].after.as_ref().unwrap();
     assert_eq!(commit.related.after.related(&blog, author, row).len(), 1);
     assert!(commit.related.before.is_empty());
-    store.want(HashMap::new());
+    store.want(Want::default());
     assert!(make(&store, 3).related.after.is_empty());
 }

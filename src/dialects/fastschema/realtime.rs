@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, Kind, Result, clip};
 use crate::limits::Limits;
-use crate::live::{Close, Encode, Event, Events, Message, frame};
+use crate::live::{Close, Encode, Event, Events, Message, Records, Start, Told, frame};
+use crate::model::json;
 use crate::query::Ask;
 
 use super::params;
@@ -21,6 +22,8 @@ pub const SUBPROTOCOL: &str = "Authorization";
 pub struct Wish {
     pub ask: Ask,
     pub events: Events,
+    pub told: Told,
+    pub start: Start,
     /// Primary key of the one record, as text.
     pub id: Option<String>,
 }
@@ -52,7 +55,8 @@ pub fn wish(query: &str, limits: &Limits) -> Result<Wish> {
     params.finish()?;
     let untyped = filter.as_ref().is_some_and(|filter| filter.untyped);
     let filter = filter.map(|filter| filter.json);
-    Ok(Wish { ask: Ask { schema, filter, untyped, select, sort: None }, events, id })
+    let ask = Ask { schema, filter, untyped, select, ..Ask::default() };
+    Ok(Wish { ask, events, told: Told::default(), start: Start::Live, id })
 }
 
 fn given(text: Option<String>) -> Option<String> {
@@ -80,21 +84,42 @@ impl Encode for Native {
             Event::Create => (&br#"{"event":"create","data":"#[..], true),
             Event::Update => (&br#"{"event":"update","data":"#[..], message.single),
             Event::Delete => (&br#"{"event":"delete","data":"#[..], message.single),
+            Event::Enter => (&br#"{"event":"enter","data":"#[..], message.single),
+            Event::Leave => (&br#"{"event":"leave","data":"#[..], message.single),
         };
-        let records = message.records.iter();
-        let capacity = head.len() + message.records.bytes() + records.len() + 2;
+        let capacity = head.len() + message.records.bytes() + message.records.iter().len() + 64;
         frame::text(capacity, |out| {
             out.extend_from_slice(head);
-            if !bare {
-                out.push(b'[');
-            }
-            for (at, record) in records.enumerate() {
-                if at > 0 {
-                    out.push(b',');
+            array(&message.records, bare, out);
+            if let Some(changed) = message.changed {
+                out.extend_from_slice(br#","changed":["#);
+                for (at, name) in changed.iter().enumerate() {
+                    if at > 0 {
+                        out.push(b',');
+                    }
+                    json::write_string(name, out);
                 }
-                out.extend_from_slice(record);
+                out.push(b']');
             }
-            out.extend_from_slice(if bare { b"}" } else { b"]}" });
+            end(message.cursor, out);
+        })
+    }
+
+    fn page(&self, records: &Records<'_>, complete: bool, cursor: Option<&str>) -> Bytes {
+        frame::text(records.bytes() + records.iter().len() + 128, |out| {
+            out.extend_from_slice(br#"{"event":"init","data":"#);
+            array(records, false, out);
+            let told: &[u8] =
+                if complete { br#","complete":true"# } else { br#","complete":false"# };
+            out.extend_from_slice(told);
+            end(cursor, out);
+        })
+    }
+
+    fn position(&self, cursor: &str) -> Bytes {
+        frame::text(64, |out| {
+            out.extend_from_slice(br#"{"event":"position""#);
+            end(Some(cursor), out);
         })
     }
 
@@ -107,6 +132,32 @@ impl Encode for Native {
         };
         Close::new(error.close_code(), reason)
     }
+}
+
+/// The records as an array, or the one record bare.
+fn array(records: &Records<'_>, bare: bool, out: &mut Vec<u8>) {
+    if !bare {
+        out.push(b'[');
+    }
+    for (at, record) in records.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(record);
+    }
+    if !bare {
+        out.push(b']');
+    }
+}
+
+fn end(cursor: Option<&str>, out: &mut Vec<u8>) {
+    if let Some(cursor) = cursor {
+        // A cursor is base64url: nothing to escape.
+        out.extend_from_slice(br#","cursor":""#);
+        out.extend_from_slice(cursor.as_bytes());
+        out.push(b'"');
+    }
+    out.push(b'}');
 }
 
 #[cfg(test)]

@@ -220,6 +220,7 @@ fn list(schema: String, params: &mut Params) -> Result<Call> {
         untyped,
         select: params.text("select")?,
         sort: params.text("sort")?,
+        watch: None,
     };
     let page = params.number("page")?;
     if page == Some(0) {

@@ -216,7 +216,7 @@ async fn relations_are_wanted_before_and_only_while_they_are_read() {
     let select = |request: &mut Request| request.ask.select = Some("title,category".into());
     let first = world.listen(select).await;
     let blog = world.schema("blog");
-    assert!(wants(&world)[0][&blog.id].0.contains_key("category"));
+    assert!(wants(&world)[0].paths[&blog.id].0.contains_key("category"));
     assert_eq!(world.ground.barriers.load(Ordering::SeqCst), 1);
     let second = world.listen(select).await;
     assert_eq!(wants(&world).len(), 1, "known already");

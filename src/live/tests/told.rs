@@ -91,7 +91,7 @@ async fn bytes_are_shared() {
     let change = world.blog(Op::Create, 1, json!({"title": "a", "views": 9}));
     world.commit(vec![change], vec![]);
     world.told().await;
-    let frames: Vec<_> = ears.iter().map(|ear| take(&ear.outbox).0[0].as_ptr()).collect();
+    let frames: Vec<_> = ears.iter().map(|ear| take(&ear.outbox).0[0].bytes.as_ptr()).collect();
     assert!(frames.iter().all(|frame| *frame == frames[0]), "one frame for all");
 }
 

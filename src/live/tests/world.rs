@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::live::*;
 use crate::model::catalog::Catalog;
 use crate::model::change::{Change, Commit, Notice, Op, Row};
-use crate::model::related::{Paths, RelatedRows};
+use crate::model::related::{RelatedRows, Want};
 use crate::model::schema::{Column, Schema, SchemaId};
 use crate::model::value::Value;
 use crate::model::{file, link, system};
@@ -78,7 +78,20 @@ impl Encode for Plain {
         }
         let event = format!("{:?}", message.event).to_lowercase();
         let text = serde_json::json!({"event": event, "data": data}).to_string();
-        frame::text(text.len(), |out| out.extend_from_slice(text.as_bytes()))
+        self::text(text)
+    }
+
+    fn page(&self, records: &Records<'_>, complete: bool, cursor: Option<&str>) -> Bytes {
+        let data = String::from_utf8(records.iter().collect::<Vec<_>>().join(&b","[..]));
+        let data = data.expect("records are UTF-8");
+        let cursor = serde_json::json!(cursor);
+        text(format!(
+            "{{\"event\":\"init\",\"data\":[{data}],\"complete\":{complete},\"cursor\":{cursor}}}"
+        ))
+    }
+
+    fn position(&self, cursor: &str) -> Bytes {
+        text(format!("{{\"event\":\"position\",\"cursor\":\"{cursor}\"}}"))
     }
 
     fn close(&self, error: &Error) -> Close {
@@ -86,9 +99,13 @@ impl Encode for Plain {
     }
 }
 
+fn text(text: String) -> Bytes {
+    frame::text(text.len(), |out| out.extend_from_slice(text.as_bytes()))
+}
+
 pub(crate) struct Ground {
     pub(crate) catalog: Mutex<Arc<Catalog>>,
-    pub(crate) wants: Mutex<Vec<HashMap<SchemaId, Paths>>>,
+    pub(crate) wants: Mutex<Vec<Want>>,
     pub(crate) barriers: AtomicUsize,
 }
 
@@ -97,8 +114,8 @@ impl Source for Arc<Ground> {
         self.catalog.lock().unwrap().clone()
     }
 
-    fn want(&self, paths: HashMap<SchemaId, Paths>) {
-        self.wants.lock().unwrap().push(paths);
+    fn want(&self, want: Want) {
+        self.wants.lock().unwrap().push(want);
     }
 
     fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
@@ -161,13 +178,8 @@ impl World {
     }
 
     pub(crate) fn request(&self, principal: Principal) -> Request {
-        Request {
-            ask: Ask { schema: "blog".into(), ..Ask::default() },
-            events: Events::ALL,
-            id: None,
-            encoder: Arc::new(Plain),
-            principal: Arc::new(principal),
-        }
+        let ask = Ask { schema: "blog".into(), ..Ask::default() };
+        Request::new(ask, Arc::new(Plain), Arc::new(principal))
     }
 
     pub(crate) async fn ear(&self, request: Request) -> Ear {
@@ -232,7 +244,7 @@ impl World {
 
     pub(crate) async fn heard(&self, ear: &Ear) -> Vec<Json> {
         self.told().await;
-        take(&ear.outbox).0.iter().map(|frame| payload(frame)).collect()
+        take(&ear.outbox).0.iter().map(|frame| payload(&frame.bytes)).collect()
     }
 
     pub(crate) async fn ended(&self, ear: &Ear) -> u16 {
@@ -241,7 +253,7 @@ impl World {
     }
 }
 
-pub(crate) fn take(outbox: &Outbox) -> (VecDeque<Bytes>, Option<Close>) {
+pub(crate) fn take(outbox: &Outbox) -> (VecDeque<Frame>, Option<Close>) {
     let mut out = VecDeque::new();
     let mut cx = Context::from_waker(Waker::noop());
     loop {
