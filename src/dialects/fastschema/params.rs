@@ -206,6 +206,22 @@ impl Params {
         }
     }
 
+    /// Takes a parameter that is true or false.
+    ///
+    /// # Errors
+    /// 400 for anything else.
+    pub fn flag(&mut self, name: &'static str) -> Result<Option<bool>> {
+        match self.text(name)?.as_deref() {
+            None => Ok(None),
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some(other) => Err(Error::bad(format!(
+                "parameter '{name}' must be true or false, not '{}'",
+                clip(other)
+            ))),
+        }
+    }
+
     /// Takes `filter`: JSON (`filter={"a":1}`) or brackets (`filter[a][$gt]=1`).
     ///
     /// # Errors

@@ -5,10 +5,11 @@ use bytes::Bytes;
 use crate::error::{Error, Kind, Result, clip};
 use crate::limits::Limits;
 use crate::live::{Close, Encode, Event, Events, Message, Records, Start, Told, frame};
+use crate::model::cursor::Cursor;
 use crate::model::json;
 use crate::query::Ask;
 
-use super::params;
+use super::params::{self, Params};
 
 /// Where clients connect to; FastSchema's own document shows both.
 pub const PATHS: [&str; 2] = ["/api/realtime/content", "/realtime/content"];
@@ -31,9 +32,17 @@ pub struct Wish {
 /// Reads the query string (without `?`).
 ///
 /// # Errors
-/// 400 naming the parameter: missing, unknown, repeated, or with a value that is none.
+/// 400 naming the parameter: missing, unknown, repeated, with a value that is none, or together
+/// with another that it contradicts.
 pub fn wish(query: &str, limits: &Limits) -> Result<Wish> {
     let mut params = params::query(query, limits)?;
+    let wish = take(&mut params)?;
+    params.finish()?;
+    Ok(wish)
+}
+
+/// Takes what every way of hearing has in common.
+fn take(params: &mut Params) -> Result<Wish> {
     let schema = given(params.text("schema")?)
         .ok_or_else(|| Error::bad("parameter 'schema' is missing: name the schema to listen to"))?;
     let events = match given(params.text("event")?).as_deref() {
@@ -52,11 +61,73 @@ pub fn wish(query: &str, limits: &Limits) -> Result<Wish> {
     let id = given(params.text("id")?);
     let select = given(params.text("select")?);
     let filter = params.filter()?;
-    params.finish()?;
+    let since = params.text("since")?.map(|text| since(&text)).transpose()?;
+    let snapshot = params.flag("snapshot")?.unwrap_or(false);
+    let transitions = params.flag("transitions")?;
+    let changes = params.flag("changes")?.unwrap_or(false);
+    let watch = given(params.text("watch")?);
+    if snapshot {
+        no_snapshot(params, transitions, watch.is_some())?;
+    }
+    let told = Told { transitions: snapshot || transitions == Some(true), changes };
+    if told.transitions && events != Events::ALL {
+        let culprit = if snapshot { "snapshot" } else { "transitions" };
+        return Err(Error::bad(format!(
+            "parameter '{culprit}' tells all events: leave 'event' out, or give *"
+        )));
+    }
+    let start = match (snapshot, since) {
+        (false, None) => Start::Live,
+        (false, Some(Since::Now)) => Start::Now,
+        (false, Some(Since::After(cursor))) => Start::After(cursor),
+        // From now on, with what is there before: that is the snapshot.
+        (true, None | Some(Since::Now)) => Start::Snapshot { since: None },
+        (true, Some(Since::After(cursor))) => Start::Snapshot { since: Some(cursor) },
+    };
     let untyped = filter.as_ref().is_some_and(|filter| filter.untyped);
     let filter = filter.map(|filter| filter.json);
-    let ask = Ask { schema, filter, untyped, select, ..Ask::default() };
-    Ok(Wish { ask, events, told: Told::default(), start: Start::Live, id })
+    let ask = Ask { schema, filter, untyped, select, watch, ..Ask::default() };
+    Ok(Wish { ask, events, told, start, id })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Now,
+    After(Cursor),
+}
+
+/// An empty text is no cursor: a client that lost its own would begin with a hole unknowingly.
+fn since(text: &str) -> Result<Since> {
+    match text {
+        "now" => Ok(Since::Now),
+        _ => text.parse().map(Since::After).map_err(|error: Error| {
+            Error::bad(format!("invalid since: {}, or now", error.message))
+        }),
+    }
+}
+
+/// What a snapshot cannot be combined with.
+fn no_snapshot(params: &mut Params, transitions: Option<bool>, watch: bool) -> Result<()> {
+    if transitions == Some(false) {
+        return Err(Error::bad(
+            "parameter 'transitions' cannot be false with snapshot=true, which brings them",
+        ));
+    }
+    if watch {
+        return Err(Error::bad(
+            "parameter 'watch' cannot stand with snapshot=true: what it leaves out would be \
+             missing from the view",
+        ));
+    }
+    for name in ["sort", "limit"] {
+        if params.text(name)?.is_some() {
+            return Err(Error::bad(format!(
+                "parameter '{name}' cannot stand with snapshot=true: a snapshot holds all that \
+                 match, by primary key"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn given(text: Option<String>) -> Option<String> {
@@ -185,6 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn how_and_from_where() {
+        let cursor = Cursor { position: 7, stamp: 8, grant: 9 };
+        let plain = Told::default();
+        let transitions = Told { transitions: true, ..plain };
+        for (query, told, start) in [
+            ("", plain, Start::Live),
+            ("&since=now", plain, Start::Now),
+            ("&since=$", plain, Start::After(cursor)),
+            ("&transitions=true", transitions, Start::Live),
+            ("&transitions=1&event=*", transitions, Start::Live),
+            ("&transitions=false&event=create", plain, Start::Live),
+            ("&snapshot=0&changes=0&event=update", plain, Start::Live),
+            ("&snapshot=true", transitions, Start::Snapshot { since: None }),
+            ("&snapshot=1&since=now", transitions, Start::Snapshot { since: None }),
+            ("&snapshot=1&since=$", transitions, Start::Snapshot { since: Some(cursor) }),
+            ("&snapshot=false&since=$", plain, Start::After(cursor)),
+            ("&changes=true", Told { changes: true, ..plain }, Start::Live),
+            ("&watch=a,b", plain, Start::Live),
+        ] {
+            let query = format!("schema=blog{}", query.replace('$', &cursor.to_string()));
+            let wish = parse(&query).expect(&query);
+            assert_eq!((wish.told, wish.start), (told, start), "{query}");
+            assert_eq!(wish.ask.watch.is_some(), query.contains("watch"), "{query}");
+        }
+    }
+
+    #[test]
     fn refusals_name_the_culprit() {
         for (query, reason) in [
             ("", "realtime.content: parameter 'schema' is missing"),
@@ -194,6 +292,19 @@ mod tests {
             ("schema=a&filter={", "realtime.content: invalid filter: "),
             ("schema=a&fliter={}", "realtime.content: unknown parameter 'fliter'"),
             ("schema=a&schema=b", "realtime.content: parameter 'schema' is given twice"),
+            ("schema=a&since=", "realtime.content: invalid since: '' is no cursor"),
+            ("schema=a&since=Now", "realtime.content: invalid since: 'Now' is no cursor"),
+            ("schema=a&since[a]=1", "realtime.content: parameter 'since'"),
+            ("schema=a&snapshot=yes", "realtime.content: parameter 'snapshot' must be true or"),
+            ("schema=a&transitions=", "realtime.content: parameter 'transitions' must be true or"),
+            ("schema=a&changes=True", "realtime.content: parameter 'changes' must be true or"),
+            ("schema=a&transitions=1&event=create", "realtime.content: parameter 'transitions'"),
+            ("schema=a&snapshot=1&event=update", "realtime.content: parameter 'snapshot'"),
+            ("schema=a&snapshot=1&transitions=0", "realtime.content: parameter 'transitions'"),
+            ("schema=a&snapshot=1&watch=b", "realtime.content: parameter 'watch'"),
+            ("schema=a&snapshot=1&sort=b", "realtime.content: parameter 'sort'"),
+            ("schema=a&snapshot=1&limit=5", "realtime.content: parameter 'limit'"),
+            ("schema=a&limit=5", "realtime.content: unknown parameter 'limit'"),
         ] {
             let close = refusal(&parse(query).expect_err(query));
             assert_eq!(close.code, 4400, "{query}");
