@@ -66,11 +66,11 @@ impl Body {
     }
 }
 
-struct Encoder<'a> {
-    catalog: &'a Catalog,
-    related: &'a dyn Related,
+pub(super) struct Encoder<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) related: &'a dyn Related,
     /// Nothing more is of use once so much is written.
-    most: usize,
+    pub(super) most: usize,
 }
 
 impl Encoder<'_> {
@@ -126,7 +126,7 @@ impl Encoder<'_> {
     }
 
     /// One bit for each alternative that is TRUE for the row.
-    fn mask(&self, shape: &Shape, row: &Row) -> u64 {
+    pub(super) fn mask(&self, shape: &Shape, row: &Row) -> u64 {
         let mut mask = 0;
         for (bit, filter) in shape.filters.iter().enumerate() {
             mask |= u64::from(self.holds(filter, &shape.schema, row)) << bit;
@@ -135,7 +135,13 @@ impl Encoder<'_> {
     }
 
     /// The visible record that a to-one relation leads to.
-    fn one(&self, shape: &Shape, relation: usize, visible: &Visible, row: &Row) -> Option<&Row> {
+    pub(super) fn one(
+        &self,
+        shape: &Shape,
+        relation: usize,
+        visible: &Visible,
+        row: &Row,
+    ) -> Option<&Row> {
         if let Visible::None = visible {
             return None;
         }
@@ -145,7 +151,7 @@ impl Encoder<'_> {
         self.sees(visible, target, related).then_some(&**related)
     }
 
-    fn sees(&self, visible: &Visible, schema: &Schema, row: &Row) -> bool {
+    pub(super) fn sees(&self, visible: &Visible, schema: &Schema, row: &Row) -> bool {
         match visible {
             Visible::All => true,
             Visible::None => false,

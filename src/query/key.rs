@@ -15,26 +15,56 @@ use crate::model::value::Value;
 use super::shape::{ALWAYS, Shape, What};
 use super::sight::Visible;
 
+/// How columns and relations are written down.
+#[derive(Clone, Copy)]
+pub enum By<'a> {
+    /// By their places in one version of their schema.
+    Place,
+    /// By their ids, which outlive versions and names; the predicate is about rows of the schema.
+    Id(&'a Catalog, &'a Schema),
+}
+
+impl<'a> By<'a> {
+    fn column(self, slot: usize, out: &mut Vec<u8>) {
+        match self {
+            By::Place => text(out, format_args!("{slot}")),
+            By::Id(_, schema) => text(out, format_args!("{}", schema.columns[slot].id.0)),
+        }
+    }
+
+    /// Writes down the hop's relation and gives what is behind it.
+    fn relation(self, hop: &Hop, out: &mut Vec<u8>) -> By<'a> {
+        let By::Id(catalog, schema) = self else {
+            text(out, format_args!("{}.{}", hop.schema.0, hop.relation));
+            return self;
+        };
+        let relation = &schema.relations[hop.relation];
+        text(out, format_args!("{}", relation.id.0));
+        // A relation leads to a schema of its catalog.
+        catalog.get(relation.target).map_or(self, |target| By::Id(catalog, target))
+    }
+}
+
 /// Appends a predicate. Parts of AND and OR are sorted and repeats left out, as neither changes
 /// what is TRUE.
-pub fn predicate(predicate: &Predicate, out: &mut Vec<u8>) {
+pub fn predicate(predicate: &Predicate, by: By<'_>, out: &mut Vec<u8>) {
     match predicate {
         Predicate::Const(Truth::True) => out.push(b'T'),
         Predicate::Const(Truth::False) => out.push(b'F'),
         Predicate::Const(Truth::Unknown) => out.push(b'U'),
-        Predicate::Test(test) => self::test(test, out),
-        Predicate::And(parts) => list(b'&', parts, out),
-        Predicate::Or(parts) => list(b'|', parts, out),
+        Predicate::Test(test) => self::test(test, by, out),
+        Predicate::And(parts) => list(b'&', parts, by, out),
+        Predicate::Or(parts) => list(b'|', parts, by, out),
         Predicate::Not(inner) => {
             out.push(b'!');
-            self::predicate(inner, out);
+            self::predicate(inner, by, out);
         }
-        Predicate::One(inner) => hop(b'1', inner, out),
-        Predicate::Any(inner) => hop(b'*', inner, out),
+        Predicate::One(inner) => hop(b'1', inner, by, out),
+        Predicate::Any(inner) => hop(b'*', inner, by, out),
     }
 }
 
-fn test(test: &Test, out: &mut Vec<u8>) {
+fn test(test: &Test, by: By<'_>, out: &mut Vec<u8>) {
     let mut literal = Vec::new();
     let operator = match &test.op {
         TestOp::IsNull => "null",
@@ -54,7 +84,8 @@ fn test(test: &Test, out: &mut Vec<u8>) {
         TestOp::ContainsFold(fold) => of("fold", fold.source(), &mut literal),
         TestOp::NotContainsFold(fold) => of("notfold", fold.source(), &mut literal),
     };
-    text(out, format_args!("{} {operator} ", test.slot));
+    by.column(test.slot, out);
+    text(out, format_args!(" {operator} "));
     block(&literal, out);
 }
 
@@ -82,10 +113,10 @@ fn text(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(arguments);
 }
 
-fn list(kind: u8, parts: &[Predicate], out: &mut Vec<u8>) {
+fn list(kind: u8, parts: &[Predicate], by: By<'_>, out: &mut Vec<u8>) {
     let bytes = |part| {
         let mut bytes = Vec::new();
-        predicate(part, &mut bytes);
+        predicate(part, by, &mut bytes);
         bytes
     };
     let mut parts: Vec<Vec<u8>> = parts.iter().map(bytes).collect();
@@ -98,14 +129,15 @@ fn list(kind: u8, parts: &[Predicate], out: &mut Vec<u8>) {
     out.push(b'.');
 }
 
-fn hop(kind: u8, hop: &Hop, out: &mut Vec<u8>) {
-    text(out, format_args!("{}{}.{}", char::from(kind), hop.schema.0, hop.relation));
+fn hop(kind: u8, hop: &Hop, by: By<'_>, out: &mut Vec<u8>) {
+    out.push(kind);
+    let by = by.relation(hop, out);
     if let Some(visible) = &hop.visible {
         out.push(b'?');
-        predicate(visible, out);
+        predicate(visible, by, out);
     }
     out.push(b':');
-    predicate(&hop.inner, out);
+    predicate(&hop.inner, by, out);
 }
 
 /// Appends bytes with their length, so that what follows cannot be taken for a part of them.
@@ -120,7 +152,7 @@ pub fn shape(shape: &Shape, out: &mut Vec<u8>) {
     for filter in &shape.filters {
         out.push(b'/');
         let mut bytes = Vec::new();
-        predicate(filter, &mut bytes);
+        predicate(filter, By::Place, &mut bytes);
         block(&bytes, out);
     }
     for shown in &shape.fields {
@@ -157,7 +189,7 @@ fn visible(visible: &Visible, out: &mut Vec<u8>) {
         Visible::None => out.push(b'-'),
         Visible::When(filter) => {
             let mut bytes = Vec::new();
-            predicate(filter, &mut bytes);
+            predicate(filter, By::Place, &mut bytes);
             block(&bytes, out);
         }
     }

@@ -4,8 +4,11 @@
 //! [`Plan::compile`], so they cannot disagree about what a principal may see.
 
 pub mod body;
+mod changed;
+mod fingerprint;
 mod key;
 pub mod plan;
+mod reads;
 mod select;
 mod shape;
 pub mod sight;

@@ -14,9 +14,11 @@ use crate::model::schema::{FieldRef, Schema, Slot};
 use crate::model::value::Value;
 
 use super::body::Body;
-use super::shape::Shaper;
+use super::fingerprint::{self, Touched};
+use super::key::By;
+use super::shape::{Shape, Shaper};
 use super::sight::{Sight, Visible};
-use super::{Ask, key, select, sort, unknown};
+use super::{Ask, key, reads, select, sort, unknown};
 
 /// A compiled question: which records, and what of them. Shared by all who may see the same.
 #[derive(Debug)]
@@ -31,10 +33,20 @@ pub struct Plan {
     pub sort: Vec<(Slot, bool)>,
     /// What is shown of each record.
     pub body: Arc<Body>,
-    /// Relations that `filter` and `body` read.
+    /// What `watch` names, as it is shown; relations as their keys.
+    pub watch: Option<Arc<Body>>,
+    /// All that may be seen of a record and of what filter and projection read beside it: if this
+    /// did not change, a change of a related record is none to be told. Rules' own filters count
+    /// by what they show and hide only. `None` where nothing is read through relations.
+    pub reads: Option<Arc<Body>>,
+    /// Relations that `filter`, `body`, `watch` and `reads` read.
     pub paths: Paths,
-    /// Equal for plans that match and show the same; holds filter, grant, projection.
+    /// Equal for plans that match, watch and show the same; holds filter, grant, projection.
     pub key: Arc<[u8]>,
+    /// Fingerprint of what the principal may read of the schema and of those that filter and
+    /// projection lead to; 0: all of it. It stays the same over restarts, renames and added
+    /// columns, and whatever else the client asks of the same schemas.
+    pub grant: u64,
 }
 
 impl Plan {
@@ -55,8 +67,10 @@ impl Plan {
             None => None,
         };
         let sorted = sort::parse(ask.sort.as_deref().unwrap_or_default(), limits)?;
+        let watched = ask.watch.as_deref().map(|text| reads::names(text, limits)).transpose()?;
         let named: Vec<&str> = tree.iter().flat_map(|tree| tree.fields()).collect();
         let names = named.into_iter().chain(sorted.iter().map(|(name, _)| *name));
+        let names = names.chain(watched.iter().flatten().copied());
         let narrow = Narrow::new(&sight, &schema, &grant, names);
 
         let asked = match &tree {
@@ -66,32 +80,50 @@ impl Plan {
             None => Predicate::ALL,
         };
         let sort = narrow.sort(&schema, &sorted)?;
+        let asks = asked.paths(catalog, &schema);
         let filter = Predicate::and([asked, narrow.filter()]);
 
         let wanted = select::parse(ask.select.as_deref().unwrap_or_default(), limits)?;
         let shaper = Shaper { sight: &sight, limits };
         let shape = shaper.root(&schema, &grant, wanted.as_ref())?;
-
-        let shown = shape.paths(catalog);
-        let mut bytes = Vec::new();
-        key::shape(&shape, &mut bytes);
-        key::versions(catalog, &schema, &shown, &mut bytes);
-        let body = Body { key: bytes.as_slice().into(), catalog: catalog.clone(), shape };
+        let watch = watched
+            .map(|names| shaper.watch(&schema, &grant, &names, |field| narrow.holds(field)))
+            .transpose()?;
 
         let mut paths = filter.paths(catalog, &schema);
-        paths.merge(&shown);
+        paths.merge(&shape.paths(catalog));
+        if let Some(watch) = &watch {
+            paths.merge(&watch.paths(catalog));
+        }
+        let mut touched = Touched::default();
+        touched.paths(catalog, &schema, &asks);
+        touched.shape(&shape);
+        if let Some(watch) = &watch {
+            touched.shape(watch);
+        }
+        let fingerprint = fingerprint::of(&sight, &schema, &grant, &touched);
+
+        let reads = (!paths.is_empty()).then(|| shaper.reads(&shape, &asks, &paths));
+        let body = |shape| Arc::new(body(catalog, shape));
+        let (shown, watch, reads) = (body(shape), watch.map(body), reads.map(body));
+
         let mut bytes = Vec::new();
-        key::predicate(&filter, &mut bytes);
+        key::predicate(&filter, By::Place, &mut bytes);
         key::versions(catalog, &schema, &paths, &mut bytes);
-        key::block(&body.key, &mut bytes);
+        for body in [Some(&shown), watch.as_ref(), reads.as_ref()] {
+            key::block(body.map_or(&[], |body| &body.key), &mut bytes);
+        }
         Ok(Plan {
             catalog: catalog.clone(),
             schema,
             filter,
             sort,
-            body: Arc::new(body),
+            body: shown,
+            watch,
+            reads,
             paths,
             key: bytes.into(),
+            grant: fingerprint,
         })
     }
 
@@ -99,6 +131,13 @@ impl Plan {
     pub fn matches(&self, row: &Row, related: &dyn Related) -> bool {
         eval::matches(&self.filter, &self.catalog, &self.schema, row, related)
     }
+}
+
+fn body(catalog: &Arc<Catalog>, shape: Shape) -> Body {
+    let mut bytes = Vec::new();
+    key::shape(&shape, &mut bytes);
+    key::versions(catalog, &shape.schema, &shape.paths(catalog), &mut bytes);
+    Body { key: bytes.into(), catalog: catalog.clone(), shape }
 }
 
 /// An id as a URL gives it → a primary key of `schema`. 400 where it cannot be one.

@@ -17,7 +17,7 @@ use super::unknown;
 pub const ALWAYS: u64 = u64::MAX;
 
 /// What is shown of records of one schema, in the order it is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shape {
     pub schema: Arc<Schema>,
     /// The alternatives' filters, one bit each; empty where every field is shown always.
@@ -26,7 +26,7 @@ pub struct Shape {
 }
 
 /// One field.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shown {
     /// `,"name":`, ready to be written.
     pub lead: Box<[u8]>,
@@ -36,7 +36,7 @@ pub struct Shown {
 }
 
 /// Where the value comes from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum What {
     Column(Slot),
     /// The key of a to-one relation: null where the related record is hidden.
@@ -100,6 +100,17 @@ impl Shaper<'_> {
             }
             path.pop();
         }
+        Ok(self.assemble(schema, grant, &columns, relations))
+    }
+
+    /// The shape that shows `columns` and `relations` wherever `grant` does.
+    pub fn assemble(
+        &self,
+        schema: &Arc<Schema>,
+        grant: &Grant,
+        columns: &[bool],
+        mut relations: Vec<(usize, What)>,
+    ) -> Shape {
         // In the schema's order, so that the order of a selection makes no other plan.
         relations.sort_by_key(|(index, _)| *index);
 
@@ -135,10 +146,10 @@ impl Shaper<'_> {
         } else {
             Box::default()
         };
-        Ok(Shape { schema: schema.clone(), filters, fields: fields.into() })
+        Shape { schema: schema.clone(), filters, fields: fields.into() }
     }
 
-    fn key(&self, schema: &Schema, slot: Slot, relation: usize) -> What {
+    pub fn key(&self, schema: &Schema, slot: Slot, relation: usize) -> What {
         let target = self.sight.catalog.get(schema.relations[relation].target);
         match target.map_or(Visible::None, |target| self.sight.visible(target)) {
             Visible::All => What::Column(slot),
@@ -186,7 +197,7 @@ impl Shaper<'_> {
     }
 }
 
-fn lead(name: &str) -> Box<[u8]> {
+pub fn lead(name: &str) -> Box<[u8]> {
     let mut lead = vec![b','];
     crate::model::json::write_string(name, &mut lead);
     lead.push(b':');
