@@ -4,6 +4,8 @@
 mod bounds;
 #[path = "store/log.rs"]
 mod log;
+#[path = "store/page.rs"]
+mod page;
 #[path = "store/related.rs"]
 mod related;
 #[path = "store/rows.rs"]

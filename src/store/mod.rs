@@ -17,6 +17,7 @@ pub mod log;
 mod lookup;
 mod mark;
 pub mod migrate;
+pub mod page;
 mod pool;
 pub mod read;
 mod refs;
@@ -49,6 +50,7 @@ use crate::model::related::Want;
 
 pub(crate) use fault::unavailable;
 pub use log::{Entry, Logged, Mark};
+pub use page::{Scan, Scanned};
 pub use read::{Query, Reader, Rows};
 pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;

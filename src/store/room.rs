@@ -25,11 +25,15 @@ impl Room {
         Room::new(usize::MAX)
     }
 
+    /// What a row takes of a budget, bytes.
+    pub(crate) fn weigh(row: &Row) -> usize {
+        let values = row.values.iter().map(Value::heap_bytes).sum::<usize>();
+        ROW_BYTES + size_of_val(&*row.values) + values
+    }
+
     /// 413 where the row no longer fits.
     pub(crate) fn take(&self, row: &Row) -> Result<()> {
-        let values = row.values.iter().map(Value::heap_bytes).sum::<usize>();
-        let bytes = ROW_BYTES + size_of_val(&*row.values) + values;
-        match self.left.get().checked_sub(bytes) {
+        match self.left.get().checked_sub(Room::weigh(row)) {
             Some(left) => {
                 self.left.set(left);
                 Ok(())
