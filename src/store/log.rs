@@ -61,6 +61,18 @@ pub struct Entry {
     pub unknown: Vec<SchemaId>,
 }
 
+/// How much of the log there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSize {
+    /// Entries that were not trimmed.
+    pub entries: u64,
+    /// Their bytes, look-ups included, as `Options::log_bytes` counts them.
+    pub bytes: u64,
+    /// The oldest entry that is there; `None` while the log is empty.
+    pub oldest: Option<Mark>,
+    pub newest: Option<Mark>,
+}
+
 /// What the writer keeps in mind of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tail {
@@ -144,6 +156,25 @@ pub(crate) fn oldest(connection: &Connection) -> Result<Option<Mark>> {
         .prepare_cached("SELECT position, stamp, time FROM _rc_log ORDER BY position LIMIT 1")
         .and_then(|mut statement| statement.query_row((), mark).optional())
         .map_err(fault)
+}
+
+/// A look at both ends: positions have no holes, and `ends` is a running total.
+pub(crate) fn size(connection: &Connection) -> Result<LogSize> {
+    let tail = tail(connection).map_err(fault)?;
+    let oldest = connection
+        .prepare_cached(
+            "SELECT position, stamp, time, ends - bytes FROM _rc_log ORDER BY position LIMIT 1",
+        )
+        .and_then(|mut statement| {
+            statement.query_row((), |row| Ok((mark(row)?, row.get::<_, i64>(3)? as u64))).optional()
+        })
+        .map_err(fault)?;
+    Ok(oldest.map_or_else(LogSize::default, |(oldest, begins)| LogSize {
+        entries: tail.newest.position + 1 - oldest.position,
+        bytes: tail.ends - begins,
+        oldest: Some(oldest),
+        newest: Some(tail.newest),
+    }))
 }
 
 /// The entry at a position, if it is still there.

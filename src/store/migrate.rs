@@ -62,6 +62,9 @@ pub struct Migration {
     pub checks: Vec<Check>,
     /// Schemas whose subscriptions end: changed in more than by additions, or served no more.
     pub broken: Vec<SchemaId>,
+    /// Schemas through which earlier entries of the log cannot be read any more: changed by more
+    /// than additions and new names.
+    pub unreadable: Vec<SchemaId>,
     puts: Vec<StoredSchema>,
     removes: Vec<SchemaId>,
     next_schema: u32,
@@ -204,6 +207,7 @@ impl Tx<'_> {
         }
         migration.apply(self.connection, self.now())?;
         self.set_catalog(migration.catalog.clone())?;
+        self.unreadable.extend(&migration.unreadable);
         self.notice(Notice::Catalog {
             catalog: migration.catalog.clone(),
             broken: migration.broken.clone(),

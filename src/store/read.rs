@@ -9,17 +9,19 @@ use crate::error::Result;
 use crate::filter::Predicate;
 use crate::filter::sql::{self, quote};
 use crate::model::catalog::Catalog;
-use crate::model::change::Row;
-use crate::model::related::{Key, Paths, RelatedSet};
-use crate::model::schema::{Schema, Slot};
+use crate::model::change::{Commit, Row};
+use crate::model::related::{Key, Paths, RelatedSet, Want};
+use crate::model::schema::{Schema, SchemaId, Slot};
 use crate::model::value::Value;
 
 use super::cell::{self, Cell};
 use super::connection::prepared;
 use super::fault::fault;
-use super::log::{self, Entry, Mark};
+use super::log::{self, Entry, LogSize, Mark};
 use super::lookup::Recent;
+use super::readable;
 use super::related::{self, Source};
+use super::replay;
 use super::room::Room;
 use super::texts::TextCache;
 
@@ -88,6 +90,24 @@ impl Reader<'_> {
     /// where they are large, but one where there is one.
     pub fn entries(&self, after: u64, limit: usize) -> Result<Vec<Entry>> {
         log::entries(self.connection, &self.catalog, after, limit)
+    }
+
+    /// Up to `limit` commits after position `after`, in order, as the writer would have made them
+    /// under `want`: read against this snapshot's catalog, without notices. Fewer where they are
+    /// large or take long, but one where there is one.
+    pub fn replay(&self, after: u64, limit: usize, want: &Arc<Want>) -> Result<Vec<Arc<Commit>>> {
+        replay::page(self, after, limit, want)
+    }
+
+    /// From which position on the log can be read through a schema: that of the last migration
+    /// that changed it by more than additions and new names; 0 where there was none.
+    pub fn readable_from(&self, schema: SchemaId) -> Result<u64> {
+        readable::from(self.connection, &self.catalog, schema).map_err(fault)
+    }
+
+    /// How much of the log there is.
+    pub fn log_size(&self) -> Result<LogSize> {
+        log::size(self.connection)
     }
 
     fn recent(&self) -> Result<&Recent> {

@@ -12,6 +12,7 @@ use super::codec;
 use super::fault::fault;
 use super::log::{self, Mark, Tail};
 use super::lookup::Lines;
+use super::readable;
 use super::related::gather;
 use super::tx::Tx;
 
@@ -35,6 +36,7 @@ pub(crate) fn seal(
     codec::encode(tx.origin, &changes, &schemas, &tx.notices, &mut entry);
     let bytes = log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas, lines)
         .map_err(fault)?;
+    readable::note(tx.connection, &tx.unreadable, mark.position).map_err(fault)?;
     let related = related(tx, want, &changes, &schemas)?;
     *tail = Tail { newest: mark, ends: tail.ends + bytes };
     Ok(Some(Arc::new(Commit {

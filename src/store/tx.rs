@@ -44,6 +44,8 @@ pub struct Tx<'a> {
     /// Whether this write replaced the catalog.
     pub(crate) migrated: bool,
     pub(crate) now: i64,
+    /// Schemas through which the log cannot be read before this write's entry.
+    pub(crate) unreadable: Vec<SchemaId>,
     /// Until then may this write read; what it changes is bounded by records and bytes.
     read_until: Instant,
     pub(crate) touched: Touched,
@@ -93,6 +95,7 @@ impl<'a> Tx<'a> {
             catalog,
             migrated: false,
             now,
+            unreadable: Vec::new(),
             read_until: Instant::now() + desk.limits.read_time,
             touched: Touched::default(),
             notices: Vec::new(),

@@ -32,6 +32,7 @@ struct Work {
     checks: Vec<Check>,
     faults: Vec<Fault>,
     broken: Vec<SchemaId>,
+    unreadable: Vec<SchemaId>,
 }
 
 /// What a comparison looks at besides the two schemas.
@@ -90,10 +91,21 @@ pub(super) fn diff(
     if !work.faults.is_empty() {
         return Err(work.faults);
     }
+    let unreadable = std::mem::take(&mut work.unreadable);
     let (steps, checks, mut broken) = work.finish();
     broken.sort_unstable();
     broken.dedup();
-    Ok(Migration { catalog, steps, checks, broken, puts, removes, next_schema, next_field })
+    Ok(Migration {
+        catalog,
+        steps,
+        checks,
+        broken,
+        unreadable,
+        puts,
+        removes,
+        next_schema,
+        next_field,
+    })
 }
 
 fn create(context: &Context, schema: &Schema, work: &mut Work) {
@@ -190,6 +202,7 @@ fn removed(
     for old in gone {
         if !old.retired {
             work.broken.push(old.schema.id);
+            work.unreadable.push(old.schema.id);
         }
         if both_stay(old) {
             if drop_junction(context, stored, old, &kept, work) {

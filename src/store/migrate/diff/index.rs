@@ -73,12 +73,30 @@ impl Table<'_> {
         self.work.checks.push(Check { sql: count, fault });
     }
 
-    /// Whether sockets and cursors can go on: nothing that a reader knew is gone or changed.
+    /// Whether sockets can go on: nothing that a reader knew is gone, changed or called otherwise.
     pub fn only_additions(&self) -> bool {
+        let (old, new) = (self.old, self.new);
+        let columns = old.columns.iter().enumerate().all(|(slot, was)| {
+            let now = self.columns.iter().position(|from| *from == Some(slot));
+            now.is_some_and(|now| was.name == new.columns[now].name)
+        });
+        let relations = old
+            .relations
+            .iter()
+            .all(|was| new.relations.iter().any(|now| now.id == was.id && now.name == was.name));
+        self.stays_readable()
+            && old.name == new.name
+            && old.table == new.table
+            && columns
+            && relations
+    }
+
+    /// Whether cursors can go on: the log's entries from before can be read through it, whatever
+    /// is called otherwise now.
+    pub fn stays_readable(&self) -> bool {
         let (old, new) = (self.old, self.new);
         let column = |was: &Column, now: &Column| {
             was.id == now.id
-                && was.name == now.name
                 && was.ty == now.ty
                 && was.optional == now.optional
                 && (now.unique || !was.unique)
@@ -92,7 +110,6 @@ impl Table<'_> {
         let relations = old.relations.iter().all(|was| {
             new.relations.iter().any(|now| {
                 now.id == was.id
-                    && now.name == was.name
                     && now.kind == was.kind
                     && now.target == was.target
                     && discriminant(&now.shape) == discriminant(&was.shape)
@@ -106,6 +123,6 @@ impl Table<'_> {
                 .iter()
                 .all(|index| new.kind == SchemaKind::Junction || after.contains_key(&*index.name))
         };
-        old.name == new.name && old.table == new.table && columns && relations && indexes
+        columns && relations && indexes
     }
 }

@@ -136,6 +136,10 @@ impl Table<'_> {
         if !self.only_additions() {
             self.work.broken.push(old.id);
         }
+        // What comes back into service was cleared of keys to records that are gone, unlogged.
+        if self.back || !self.stays_readable() {
+            self.work.unreadable.push(old.id);
+        }
     }
 
     pub fn fault(&mut self, code: &str, slot: Option<Slot>, key: &str, message: String) -> Fault {

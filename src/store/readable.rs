@@ -1,0 +1,55 @@
+//! From where on the log can be read through each schema.
+//!
+//! An entry speaks in ids, so additions and new names leave it readable. After anything else
+//! (a field taken away, another type) what it says of the schema means nothing to a plan of today.
+
+use rusqlite::{Connection, OptionalExtension as _, Result};
+
+use crate::model::catalog::Catalog;
+use crate::model::schema::{SchemaId, Shape};
+
+pub(crate) fn create(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE _rc_readable (
+             schema INTEGER PRIMARY KEY,
+             position INTEGER NOT NULL
+         ) STRICT",
+    )
+}
+
+/// Adds the table to a store that had none. Which migrations its log has seen is not looked for:
+/// no client holds a cursor from before.
+pub(crate) fn add(connection: &Connection) -> Result<()> {
+    create(connection)?;
+    connection.execute_batch(
+        "INSERT INTO _rc_readable
+         SELECT id, (SELECT coalesce(max(position), 0) FROM _rc_log) FROM _rc_schema",
+    )
+}
+
+/// Notes the position of an entry before which nothing can be read through these schemas.
+pub(crate) fn note(connection: &Connection, schemas: &[SchemaId], position: u64) -> Result<()> {
+    for schema in schemas {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO _rc_readable VALUES (?1, ?2)")?
+            .execute((schema.0, position as i64))?;
+    }
+    Ok(())
+}
+
+/// The schema's position, or that of the links of its relations where that is later.
+pub(crate) fn from(connection: &Connection, catalog: &Catalog, schema: SchemaId) -> Result<u64> {
+    let mut statement =
+        connection.prepare_cached("SELECT position FROM _rc_readable WHERE schema = ?1")?;
+    let mut of = |schema: SchemaId| -> Result<u64> {
+        let found = statement.query_row([schema.0], |row| row.get::<_, i64>(0)).optional()?;
+        Ok(found.unwrap_or(0) as u64)
+    };
+    let mut latest = of(schema)?;
+    for relation in catalog.get(schema).iter().flat_map(|schema| &schema.relations) {
+        if let Shape::Link { junction, .. } = relation.shape {
+            latest = latest.max(of(junction)?);
+        }
+    }
+    Ok(latest)
+}
