@@ -21,7 +21,15 @@ impl Close {
     pub fn new(code: u16, reason: impl Into<Arc<str>>) -> Self {
         Close { code, reason: reason.into() }
     }
+
+    /// For a reader that was too slow: the same, with where to go on.
+    pub fn resume_from(&self, cursor: Cursor) -> Self {
+        Close::new(self.code, format!("{}; resume from {cursor}", self.reason))
+    }
 }
+
+/// The code of a close whose reason names the cursor to resume from, where there are cursors.
+pub const TOO_SLOW: u16 = 4408;
 
 /// Bytes for the wire, and what a client that has read them may resume from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +54,15 @@ pub enum Offer {
     /// They did not fit: the outbox ends here, with its overflow close.
     Overflowed,
     /// The outbox had ended before.
+    Ended,
+}
+
+/// What became of frames that may wait (see [`Outbox::feed`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    Taken,
+    /// They do not fit now: nothing was taken.
+    Full,
     Ended,
 }
 
@@ -74,6 +91,10 @@ struct State {
     free_bytes: usize,
     end: Option<Close>,
     waker: Option<Waker>,
+    /// Who waits for room.
+    feeder: Option<Waker>,
+    /// What the client holds already, before any frame.
+    since: Option<Cursor>,
 }
 
 impl Outbox {
@@ -94,9 +115,42 @@ impl Outbox {
     /// Queues the frames of the commit at `position` and wakes the connection's task; never waits
     /// for it. All are taken, or none.
     pub fn offer(&self, position: u64, frames: &[Frame]) -> Offer {
-        let mut state = self.lock();
+        let state = self.lock();
+        match self.put(state, position, frames) {
+            Ok(taken) => {
+                if taken == Feed::Ended {
+                    Offer::Ended
+                } else {
+                    Offer::Taken
+                }
+            }
+            Err(mut state) => {
+                // What was queued would come too late to be of use: the reader has to start anew.
+                state.queue = VecDeque::new();
+                (state.bytes, state.free_frames, state.free_bytes) = (0, 0, 0);
+                state.end = Some(self.overflow.clone());
+                wake(state);
+                Offer::Overflowed
+            }
+        }
+    }
+
+    /// As [`Outbox::offer`], but where the frames do not fit nothing happens: whoever feeds at the
+    /// client's pace awaits [`Outbox::room`] and comes again.
+    pub fn feed(&self, position: u64, frames: &[Frame]) -> Feed {
+        let state = self.lock();
+        self.put(state, position, frames).unwrap_or(Feed::Full)
+    }
+
+    /// Gives the state back where the frames do not fit.
+    fn put<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        position: u64,
+        frames: &[Frame],
+    ) -> Result<Feed, MutexGuard<'a, State>> {
         if state.end.is_some() {
-            return Offer::Ended;
+            return Ok(Feed::Ended);
         }
         let bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
         if state.queue.is_empty() {
@@ -109,17 +163,47 @@ impl Outbox {
         } else if state.queue.len() - state.free_frames + frames.len() > self.max_frames
             || state.bytes - state.free_bytes + bytes > self.max_bytes
         {
-            // What was queued would come too late to be of use: the reader has to start anew.
-            state.queue = VecDeque::new();
-            (state.bytes, state.free_frames, state.free_bytes) = (0, 0, 0);
-            state.end = Some(self.overflow.clone());
-            wake(state);
-            return Offer::Overflowed;
+            return Err(state);
         }
         state.bytes += bytes;
         state.queue.extend(frames.iter().cloned());
         wake(state);
-        Offer::Taken
+        Ok(Feed::Taken)
+    }
+
+    /// Resolves when no more than half of what may wait does and these frames fit, or when the
+    /// outbox has ended. For one task at a time.
+    pub async fn room(&self, frames: &[Frame]) {
+        let bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            let fits = state.queue.len() - state.free_frames + frames.len() <= self.max_frames
+                && state.bytes - state.free_bytes + bytes <= self.max_bytes;
+            let room = state.queue.is_empty() || (self.has_room(&state) && fits);
+            if room || state.end.is_some() {
+                return Poll::Ready(());
+            }
+            match &mut state.feeder {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        state.queue.len() <= self.max_frames / 2 && state.bytes <= self.max_bytes / 2
+    }
+
+    /// What the client holds before it is sent anything.
+    pub fn set_since(&self, cursor: Cursor) {
+        self.lock().since = Some(cursor);
+    }
+
+    /// See [`Outbox::set_since`].
+    pub fn since(&self) -> Option<Cursor> {
+        self.lock().since
     }
 
     /// Ends the outbox once what waits is drained. The first end counts.
@@ -155,6 +239,12 @@ impl Outbox {
         }
         state.bytes -= moved;
         if out.len() > before {
+            if self.has_room(&state)
+                && let Some(feeder) = state.feeder.take()
+            {
+                drop(state);
+                feeder.wake();
+            }
             return Poll::Ready(None);
         }
         if state.queue.is_empty()
@@ -182,11 +272,12 @@ impl Outbox {
     }
 }
 
-/// Wakes outside the lock, once per time the task went to sleep.
+/// Wakes outside the lock, once per time the task went to sleep; at the end also who feeds.
 fn wake(mut state: MutexGuard<'_, State>) {
     let waker = state.waker.take();
+    let feeder = state.end.is_some().then(|| state.feeder.take()).flatten();
     drop(state);
-    if let Some(waker) = waker {
+    for waker in [waker, feeder].into_iter().flatten() {
         waker.wake();
     }
 }
@@ -194,6 +285,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::Future as _;
 
     fn outbox(frames: usize, bytes: usize) -> Arc<Outbox> {
         let limits = Limits { outbox_frames: frames, outbox_bytes: bytes, ..Limits::default() };
@@ -239,6 +331,26 @@ mod tests {
             assert_eq!(take(&outbox, 99).0, 3);
             assert_eq!(outbox.waiting(), (0, 0));
         }
+    }
+
+    #[test]
+    fn who_feeds_waits_for_room() {
+        let outbox = outbox(4, 1 << 20);
+        assert_eq!(outbox.feed(1, &frames(9)), Feed::Taken, "one commit of any size");
+        assert_eq!(outbox.feed(2, &frames(3)), Feed::Taken);
+        assert_eq!(outbox.feed(3, &frames(2)), Feed::Full);
+        assert_eq!(outbox.waiting().0, 12, "nothing was lost");
+        let mut cx = Context::from_waker(Waker::noop());
+        let two = frames(2);
+        let mut room = std::pin::pin!(outbox.room(&two));
+        for _ in 0..10 {
+            assert!(room.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(take(&outbox, 1).0, 1);
+        }
+        assert!(room.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(outbox.feed(3, &two), Feed::Taken);
+        outbox.close(Close::new(1001, ""));
+        assert_eq!(outbox.feed(4, &two), Feed::Ended);
     }
 
     #[test]

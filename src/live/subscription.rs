@@ -218,8 +218,7 @@ impl Live {
 
     /// Ends every subscription after what waits for it, and takes no more.
     pub fn close_all(&self, close: Close) {
-        self.queue.command(Command::CloseAll(close));
-        self.queue.close();
+        self.queue.close(Command::CloseAll(close));
     }
 
     /// Counts, for admins.

@@ -136,9 +136,16 @@ impl Queue {
         }
     }
 
-    /// Takes no more commands.
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
+    /// Takes this command and no more.
+    pub(super) fn close(&self, last: Command) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.closed = true;
+        state.items.push_back(Item::Command(last));
+        drop(state);
+        self.more.notify_one();
     }
 
     /// The matcher's last command, closed or not.
