@@ -15,6 +15,7 @@ pub mod message;
 pub mod outbox;
 pub mod registry;
 pub mod regrant;
+pub mod snapshot;
 pub mod subscription;
 pub mod tail;
 #[cfg(test)]

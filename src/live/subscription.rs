@@ -22,6 +22,7 @@ use crate::store::Store;
 use super::matcher::Matcher;
 use super::message::{Encode, Events};
 use super::outbox::{Close, Outbox};
+use super::snapshot::{self, PageAsk};
 use super::tail::{Queue, Tail};
 use super::wanted::{Hold, Wanted};
 
@@ -46,6 +47,12 @@ pub trait Source: Send + Sync {
     fn want(&self, want: Want);
     /// Resolves when all that the writer was given before has reached the tail.
     fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>;
+    /// The next page of a snapshot, in a short read of its own.
+    fn page(
+        &self,
+        ask: PageAsk,
+        limits: &Arc<Limits>,
+    ) -> Pin<Box<dyn Future<Output = Result<snapshot::Read>> + Send + '_>>;
 }
 
 impl Source for Store {
@@ -59,6 +66,15 @@ impl Source for Store {
 
     fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
         Box::pin(async { Store::barrier(self).await.map(drop) })
+    }
+
+    fn page(
+        &self,
+        ask: PageAsk,
+        limits: &Arc<Limits>,
+    ) -> Pin<Box<dyn Future<Output = Result<snapshot::Read>> + Send + '_>> {
+        let limits = limits.clone();
+        Box::pin(Store::read(self, move |reader| snapshot::read(reader, &limits, &ask)))
     }
 }
 

@@ -122,6 +122,14 @@ impl Source for Arc<Ground> {
         self.barriers.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(()) })
     }
+
+    fn page(
+        &self,
+        _: snapshot::PageAsk,
+        _: &Arc<Limits>,
+    ) -> Pin<Box<dyn Future<Output = Result<snapshot::Read>> + Send + '_>> {
+        Box::pin(async { Err(Error::internal("a store of paper has no pages")) })
+    }
 }
 
 /// Who is still there, by user; whoever is unknown stays as it was.

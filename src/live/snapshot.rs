@@ -1,0 +1,141 @@
+//! The records that match, before the stream of their changes.
+//!
+//! A snapshot is read in pages by primary key, each a short read of its own: no transaction is
+//! held at a client's pace. Every page knows the newest entry of the log in its read. Before a
+//! page is sent, the entries since the page before are told for the primary keys that were sent
+//! (by [`super::replay`], without cursors); so what the client holds is, after every page, what
+//! the query gives up to that page's last key. The last page has the cursor of its read, and the
+//! stream goes on from there as from any cursor.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Kind, Result};
+use crate::limits::Limits;
+use crate::model::change::Row;
+use crate::model::related::{Key, RelatedSet};
+use crate::model::value::Value;
+use crate::query::Plan;
+use crate::store::{Mark, Reader, Rows, Scan, Scanned};
+
+use super::message::Records;
+
+/// How long a page may look for records that match, where hardly any does. Others wait for the
+/// reader meanwhile.
+const PAGE_TIME: Duration = Duration::from_millis(100);
+
+/// What to read next of a snapshot.
+#[derive(Clone, Debug)]
+pub struct PageAsk {
+    pub plan: Arc<Plan>,
+    /// One record only.
+    pub key: Option<Key>,
+    /// Records of greater primary keys only.
+    pub after: Option<Value>,
+}
+
+/// A page of a snapshot.
+#[derive(Debug)]
+pub struct Page {
+    bytes: Vec<u8>,
+    ranges: Vec<Range<usize>>,
+    /// Every record that matches, up to this primary key, was in a page. `None`: all of them.
+    pub upto: Option<Value>,
+    /// The newest entry that the page knows of.
+    pub mark: Mark,
+}
+
+impl Page {
+    /// As one message carries them; there may be none.
+    pub fn records(&self) -> Records<'_> {
+        Records::new(&self.bytes, &self.ranges)
+    }
+}
+
+/// What came of reading a page.
+#[derive(Debug)]
+pub enum Read {
+    Page(Page),
+    /// The plan is not of the store's present catalog: nothing was read.
+    Outdated,
+}
+
+/// Reads a page: at most [`Limits::message_records`] records and [`Limits::frame_bytes`], but one
+/// where there is one. 413 where a single record is too large with what is related to it.
+pub(super) fn read(reader: &Reader<'_>, limits: &Limits, ask: &PageAsk) -> Result<Read> {
+    let plan = &*ask.plan;
+    if plan.catalog.version != reader.catalog().version {
+        return Ok(Read::Outdated);
+    }
+    let mark = reader.newest()?.unwrap_or_default();
+    let scanned = match &ask.key {
+        Some(key) => {
+            let row = reader.get(&plan.schema, &key.value())?;
+            Scanned { rows: row.into_iter().collect(), upto: None }
+        }
+        None => reader.scan(&Scan {
+            schema: &plan.schema,
+            filter: &plan.filter,
+            after: ask.after.as_ref(),
+            limit: limits.message_records,
+            bytes: limits.frame_bytes,
+            time: PAGE_TIME,
+        })?,
+    };
+    let mut page = Page { bytes: Vec::new(), ranges: Vec::new(), upto: scanned.upto, mark };
+    let mut rows = scanned.rows;
+    let related = gather(reader, plan, &mut rows, &mut page.upto)?;
+    if ask.key.is_some() {
+        rows.retain(|row| plan.matches(row, &related));
+    }
+    encode(plan, &rows, &related, limits, &mut page)?;
+    Ok(Read::Page(page))
+}
+
+/// What the plan reads from `rows`, of which the last are left out while that is too much.
+fn gather(
+    reader: &Reader<'_>,
+    plan: &Plan,
+    rows: &mut Vec<Arc<Row>>,
+    upto: &mut Option<Value>,
+) -> Result<RelatedSet> {
+    if plan.paths.is_empty() || rows.is_empty() {
+        return Ok(RelatedSet::default());
+    }
+    loop {
+        match reader.gather(&plan.schema, rows, &plan.paths) {
+            Err(error) if error.kind == Kind::TooLarge && rows.len() > 1 => {
+                rows.truncate(rows.len() / 2);
+                *upto = last(plan, rows);
+            }
+            gathered => return gathered,
+        }
+    }
+}
+
+/// Encodes as many of `rows` as a message may carry.
+fn encode(
+    plan: &Plan,
+    rows: &[Arc<Row>],
+    related: &RelatedSet,
+    limits: &Limits,
+    page: &mut Page,
+) -> Result<()> {
+    for (at, row) in rows.iter().enumerate() {
+        let start = page.bytes.len();
+        // Related records stand in it as often as they are related.
+        plan.body.encode_within(row, related, &mut page.bytes, start + limits.answer_bytes)?;
+        if at > 0 && page.bytes.len() + at > limits.frame_bytes {
+            page.bytes.truncate(start);
+            page.upto = last(plan, &rows[..at]);
+            break;
+        }
+        page.ranges.push(start..page.bytes.len());
+    }
+    Ok(())
+}
+
+fn last(plan: &Plan, rows: &[Arc<Row>]) -> Option<Value> {
+    rows.last().map(|row| row.get(plan.schema.primary).clone())
+}
