@@ -1,3 +1,5 @@
+mod stream;
+
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
