@@ -14,7 +14,7 @@ use rowcast::auth::principal::Principal;
 use rowcast::dialects::fastschema::realtime::Native;
 use rowcast::limits::Limits;
 use rowcast::live::fanout::Fanout;
-use rowcast::live::registry::Registry;
+use rowcast::live::registry::{Listener, Mode, Registry};
 use rowcast::live::{Close, Frame, Outbox, Request};
 use rowcast::model::catalog::Catalog;
 use rowcast::model::change::{Change, Commit, Op, Row};
@@ -74,7 +74,10 @@ fn stage(select: impl Fn(u64) -> Option<String>) -> Stage {
         let request = Request::new(ask, Arc::new(Native), principal);
         let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
         outboxes.push(outbox.clone());
-        registry.attach(id, request, Arc::new(plan), None, None, outbox);
+        let mode = Mode::of(&request, &plan);
+        let plan = Arc::new(plan);
+        let listener = Listener { request, plan, key: None, mode, hold: None, outbox, told: 0 };
+        registry.attach(id, listener);
     }
     assert_eq!(registry.plans().count(), PLANS as usize);
     Stage { schema, registry, outboxes }

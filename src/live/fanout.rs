@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::error::{Error, Kind};
 use crate::limits::Limits;
 use crate::model::change::{Change, Commit, Op, Row};
 use crate::model::related::{Key, Related};
@@ -13,7 +14,7 @@ use crate::query::Body;
 
 use super::message::{Event, Message, Records};
 use super::outbox::{Frame, Offer};
-use super::registry::{BodyId, EncoderId, Entry, Group, PlanId, Registry};
+use super::registry::{BodyId, EncoderId, Entry, Group, Mode, PlanId, Registry};
 
 const EVENTS: [Event; 3] = [Event::Create, Event::Update, Event::Delete];
 
@@ -26,16 +27,56 @@ pub struct Fanout {
     found: Vec<Found>,
     bodies: Bodies,
     frames: Frames,
-    failed: Vec<(PlanId, Fault)>,
+    failed: Vec<Failure>,
+    upto: Option<Key>,
 }
 
-/// Why a plan's subscribers cannot be told of a commit.
+/// Subscribers of a plan who cannot be told of a commit: they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub plan: PlanId,
+    /// Only those that are told transitions.
+    pub transitions: bool,
+    pub fault: Fault,
+}
+
+/// Why subscribers cannot be told of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A fault of ours.
     Failed,
-    /// It reads relations that the writer was not yet asked for when it worked on the commit.
+    /// The plan reads relations that the writer was not asked for when it worked on the commit.
     Ungathered,
+    /// The related records that the plan reads are too many to be gathered for one commit.
+    TooMany,
+    /// The commit concerns too many records through a relation that the plan reads.
+    Dependants,
+}
+
+impl Failure {
+    /// Whether listeners of the plan who are told so are concerned.
+    pub fn concerns(&self, mode: Mode) -> bool {
+        mode.transitions || !self.transitions
+    }
+
+    /// How they are told; `schema` is the plan's.
+    pub fn error(&self, schema: &str) -> Error {
+        let gone = |message| Error::new(Kind::Gone, message);
+        match self.fault {
+            Fault::Failed => {
+                Error::internal(format!("a plan on {schema} failed: its subscriptions end"))
+            }
+            // Between a change of access that made it need them and the writer's next job.
+            Fault::Ungathered => gone("access has changed meanwhile: subscribe again".to_owned()),
+            Fault::TooMany => gone(format!(
+                "a write concerned too many records related to {schema}: take a snapshot"
+            )),
+            Fault::Dependants => gone(format!(
+                "a write concerned too many records of {schema} through a relation: take a \
+                 snapshot"
+            )),
+        }
+    }
 }
 
 /// A plan matches a change. Ordered so that plans of one body, and changes of one plan, follow
@@ -82,12 +123,22 @@ impl Fanout {
             bodies: Bodies::default(),
             frames: Frames::default(),
             failed: Vec::new(),
+            upto: None,
         }
+    }
+
+    /// From now on only records are told whose primary key is at most this one.
+    pub fn up_to(&mut self, key: Option<Key>) {
+        self.upto = key;
+    }
+
+    fn fail(&mut self, plan: PlanId, transitions: bool, fault: Fault) {
+        self.failed.push(Failure { plan, transitions, fault });
     }
 
     /// Tells every subscriber its messages of this commit. Gives the plans that panicked or whose
     /// related records are too many: what their subscribers should have heard is unknown.
-    pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<(PlanId, Fault)> {
+    pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
         self.find(registry, commit);
         self.found.sort_unstable();
         let found = std::mem::take(&mut self.found);
@@ -114,24 +165,24 @@ impl Fanout {
                 }
                 // A row of another layout must never be read through this plan.
                 if entry.plan.schema.version != change.schema_version {
-                    self.failed.push((id, Fault::Failed));
+                    self.fail(id, false, Fault::Failed);
                     continue;
                 }
                 if commit.related.incomplete.contains(&entry.plan.schema.id)
                     && !entry.plan.paths.is_empty()
                 {
-                    self.failed.push((id, Fault::Failed));
+                    self.fail(id, false, Fault::TooMany);
                     continue;
                 }
                 if !commit.related.gathers(entry.plan.schema.id, &entry.plan.paths, false) {
-                    self.failed.push((id, Fault::Ungathered));
+                    self.fail(id, false, Fault::Ungathered);
                     continue;
                 }
                 let matches = AssertUnwindSafe(|| entry.plan.matches(row, related));
                 match catch_unwind(matches) {
                     Ok(true) => self.found.push(Found { body: entry.body, plan: id, change: at }),
                     Ok(false) => {}
-                    Err(_) => self.failed.push((id, Fault::Failed)),
+                    Err(_) => self.fail(id, false, Fault::Failed),
                 }
             }
         }
@@ -144,13 +195,13 @@ impl Fanout {
         self.frames.start();
         for found in run {
             if !self.bodies.encode(body, commit, found.change, self.body_bytes) {
-                self.failed.extend(run.iter().map(|found| (found.plan, Fault::Failed)));
+                run.iter().for_each(|found| self.fail(found.plan, false, Fault::Failed));
                 return;
             }
         }
         for hits in run.chunk_by(|a, b| a.plan == b.plan) {
             if let Some(entry) = registry.plan(hits[0].plan)
-                && !self.failed.iter().any(|(plan, _)| *plan == hits[0].plan)
+                && !self.failed.iter().any(|failure| failure.plan == hits[0].plan)
             {
                 self.tell_plan(entry, commit, hits);
             }

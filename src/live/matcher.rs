@@ -4,20 +4,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::{Commit, Notice};
+use crate::model::cursor::Cursor;
 use crate::model::schema::SchemaId;
+use crate::store::Mark;
 
-use super::fanout::{Fanout, Fault};
-use super::outbox::Close;
-use super::registry::Registry;
+use super::fanout::{Failure, Fanout, Fault};
+use super::message::Encode;
+use super::outbox::{Close, Frame};
+use super::recent::Recent;
+use super::registry::{EncoderId, Listener, Mode, Registry};
 use super::regrant;
-use super::subscription::{Attach, Command, Principals, Stats, SubId};
-use super::tail::{Item, Queue};
+use super::subscription::{Attach, Command, Joined, Principals, Source, Stats, SubId};
+use super::tail::{Item, Queue, weight};
+use super::teller::Teller;
 use super::wanted::Wanted;
 
+/// How far behind the live stream a replay may be when it joins: what is between is told by the
+/// matcher, while everybody else waits.
+const GAP_COMMITS: u64 = 256;
+const GAP_BYTES: usize = 1 << 20;
 /// Tokens are compared with the clock this often.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -29,29 +38,37 @@ pub(super) struct Matcher {
     pub(super) principals: Arc<dyn Principals>,
     pub(super) wanted: Arc<Wanted>,
     pub(super) limits: Arc<Limits>,
+    /// The last entry that was told.
+    pub(super) mark: Mark,
+    pub(super) recent: Arc<Recent>,
     /// Compiled under a catalog that the matcher has yet to reach.
     parked: Vec<Attach>,
     fanout: Fanout,
 }
 
 impl Matcher {
+    /// Begins behind the newest entry. Blocks while the source is asked.
     pub(super) fn new(
         queue: Arc<Queue>,
-        catalog: Arc<Catalog>,
+        source: &dyn Source,
         principals: Arc<dyn Principals>,
         wanted: Arc<Wanted>,
         limits: Arc<Limits>,
-    ) -> Self {
-        Matcher {
+    ) -> Result<Self> {
+        let mark = source.newest()?;
+        Ok(Matcher {
             fanout: Fanout::new(&limits),
             queue,
             registry: Registry::default(),
-            catalog,
+            // Asked for after the entry: it may know later ones, but none that it knows is missed.
+            catalog: source.catalog(),
             principals,
             wanted,
+            mark,
+            recent: Recent::new(limits.recent_bytes, mark.position),
             limits,
             parked: Vec::new(),
-        }
+        })
     }
 
     /// Runs until stopped. A panic here leaves nobody who could be told the truth: the process
@@ -65,8 +82,9 @@ impl Matcher {
 
     fn run(mut self) {
         let mut tick = Instant::now() + TICK;
+        let mut positions = Instant::now() + self.limits.ping_every;
         loop {
-            match self.queue.next(tick) {
+            match self.queue.next(tick.min(positions)) {
                 Some(Item::Commit(commit)) => self.commit(&commit),
                 Some(Item::Overrun(catalog)) => self.overrun(catalog),
                 Some(Item::Command(Command::Stop)) => return,
@@ -76,6 +94,10 @@ impl Matcher {
             if Instant::now() >= tick {
                 self.expire();
                 tick = Instant::now() + TICK;
+            }
+            if Instant::now() >= positions {
+                self.positions();
+                positions = Instant::now() + self.limits.ping_every;
             }
         }
     }
@@ -107,54 +129,126 @@ impl Matcher {
             return;
         };
         if principal != attach.request.principal || compiled_under < self.catalog.version {
-            attach.request.principal = principal;
-            let request = &attach.request;
-            match regrant::compile(self, &request.ask, &request.principal) {
+            match regrant::compile(self, &attach.request, &principal) {
+                // What a replay told was told under the other grant.
+                Ok((plan, _)) if attach.told.is_some() && plan.grant != attach.plan.grant => {
+                    let _ = attach.answer.send(Err(regrant::regranted()));
+                    return;
+                }
                 Ok((plan, hold)) => (attach.plan, attach.hold) = (plan, hold),
                 Err(error) => {
                     let _ = attach.answer.send(Err(error));
                     return;
                 }
             }
+            attach.request.principal = principal;
         }
-        self.registry.attach(
-            attach.id,
-            attach.request,
-            attach.plan,
-            attach.key,
-            attach.hold,
-            attach.outbox,
-        );
+        match self.join(&attach) {
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = attach.answer.send(Ok(Joined::Behind));
+                return;
+            }
+            Err(error) => {
+                let _ = attach.answer.send(Err(error));
+                return;
+            }
+        }
+        let active = attach.told.filter(|told| told.position > self.mark.position);
+        let active = active.unwrap_or(self.mark);
+        let Attach { id, request, plan, key, hold, outbox, answer, .. } = attach;
+        let mode = Mode::of(&request, &plan);
+        if let Some(grant) = mode.cursors {
+            outbox.offer_idle(&position(&*request.encoder, active, grant));
+        }
+        let told = active.position;
+        self.registry.attach(id, Listener { request, plan, key, mode, hold, outbox, told });
         // If nobody waits any more the detach is on its way.
-        let _ = attach.answer.send(Ok(()));
+        let _ = answer.send(Ok(Joined::Active(active)));
     }
 
-    /// One entry: first what it does to the subscriptions, then what it tells them.
-    pub(super) fn commit(&mut self, commit: &Commit) {
+    /// Tells a replayed subscription what came between its replay and this place; `false` where
+    /// that is too much, or no longer known here.
+    fn join(&mut self, attach: &Attach) -> Result<bool> {
+        let Some(told) = attach.told.filter(|told| told.position < self.mark.position) else {
+            return Ok(true);
+        };
+        if self.mark.position - told.position > GAP_COMMITS {
+            return Ok(false);
+        }
+        let Some(gap) = self.recent.since(told.position, GAP_COMMITS as usize) else {
+            return Ok(false);
+        };
+        if gap.iter().map(|commit| weight(commit)).sum::<usize>() > GAP_BYTES {
+            return Ok(false);
+        }
+        let Attach { request, plan, key, outbox, .. } = attach;
+        let mode = Mode::of(request, plan);
+        let mut teller = Teller::new(&self.limits, request, plan.clone(), key.clone(), mode);
+        let mut told = Vec::new();
+        let (mut frames, mut bytes) = outbox.waiting();
+        for commit in &gap {
+            match teller.tell(commit) {
+                Ok(made) => {
+                    frames += made.len();
+                    bytes += made.iter().map(|frame| frame.bytes.len()).sum::<usize>();
+                    told.push((commit.position, made));
+                }
+                // Perhaps the log still has what the writer did not gather at the time.
+                Err((Failure { fault: Fault::Ungathered, .. }, _)) => return Ok(false),
+                Err((_, error)) => return Err(error),
+            }
+        }
+        // The live stream's next messages need room too.
+        if frames > self.limits.outbox_frames / 2 || bytes > self.limits.outbox_bytes / 2 {
+            return Ok(false);
+        }
+        for (position, made) in told.iter().filter(|(_, made)| !made.is_empty()) {
+            outbox.offer(*position, made);
+        }
+        Ok(true)
+    }
+
+    /// One entry: first what it does to the subscriptions, then what it tells them. Those that
+    /// were told before are passed over; without notices (as the log gives them back) it is
+    /// whoever reads it that has seen to the catalog and the principals.
+    pub(super) fn commit(&mut self, commit: &Arc<Commit>) {
+        if commit.position <= self.mark.position {
+            return;
+        }
+        let mut catalog = false;
         for notice in &commit.notices {
             match notice {
-                Notice::Catalog { catalog, broken } => self.new_catalog(catalog, broken),
+                Notice::Catalog { catalog: new, broken } => {
+                    catalog = true;
+                    self.new_catalog(new, broken);
+                }
                 Notice::Session { user, .. } => regrant::user(self, *user),
             }
         }
         regrant::changes(self, commit);
-        if self.registry.is_empty() {
-            return;
+        if !self.registry.is_empty() {
+            for failure in self.fanout.tell(&self.registry, commit) {
+                self.fail(failure);
+            }
         }
-        for (id, fault) in self.fanout.tell(&self.registry, commit) {
-            let Some(plan) = self.registry.plan(id) else { continue };
-            let listeners = plan.subscribers();
-            let name = &plan.plan.schema.name;
-            let error = match fault {
-                Fault::Failed => {
-                    Error::internal(format!("a plan on {name} failed: its subscriptions end"))
-                }
-                // Between a change of access that made it need them and the writer's next job.
-                Fault::Ungathered => {
-                    Error::new(Kind::Gone, "access has changed meanwhile: subscribe again")
-                }
-            };
-            listeners.into_iter().for_each(|subscriber| self.end(subscriber, &error));
+        let Commit { position, stamp, time, .. } = **commit;
+        self.mark = Mark { position, stamp, time };
+        if catalog {
+            self.recent.clear(position);
+            for attach in std::mem::take(&mut self.parked) {
+                self.attach(attach);
+            }
+        } else {
+            self.recent.push(commit);
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        let Some(entry) = self.registry.plan(failure.plan) else { return };
+        let error = failure.error(&entry.plan.schema.name);
+        for subscriber in entry.subscribers(|mode| failure.concerns(mode)) {
+            self.end(subscriber, &error);
         }
     }
 
@@ -165,9 +259,6 @@ impl Matcher {
         }
         let old = std::mem::replace(&mut self.catalog, catalog.clone());
         regrant::catalog(self, &old, broken);
-        for attach in std::mem::take(&mut self.parked) {
-            self.attach(attach);
-        }
     }
 
     fn overrun(&mut self, catalog: Option<Arc<Catalog>>) {
@@ -178,6 +269,10 @@ impl Matcher {
         self.close_all(&Close::new(4408, "the server fell behind: subscribe again"));
         if let Some(catalog) = catalog {
             self.new_catalog(&catalog, &[]);
+            self.recent.clear(self.mark.position);
+            for attach in std::mem::take(&mut self.parked) {
+                self.attach(attach);
+            }
         }
     }
 
@@ -185,6 +280,31 @@ impl Matcher {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         for id in self.registry.expired(i64::try_from(now).unwrap_or(i64::MAX)) {
             self.end(id, &Error::unauthorized("the token has expired"));
+        }
+    }
+
+    /// Gives those a fresh cursor for whom nothing matched since their last one.
+    fn positions(&self) {
+        let mut made: Vec<(EncoderId, u64, Frame)> = Vec::new();
+        for group in self.registry.groups_with_cursors() {
+            let Some(grant) = group.mode.cursors else { continue };
+            for seat in &group.seats {
+                if seat.told.get() >= self.mark.position {
+                    continue;
+                }
+                let known = made.iter().find(|(id, of, _)| (*id, *of) == (group.encoder_id, grant));
+                let frame = match known {
+                    Some((.., frame)) => frame.clone(),
+                    None => {
+                        let frame = position(&*group.encoder, self.mark, grant);
+                        made.push((group.encoder_id, grant, frame.clone()));
+                        frame
+                    }
+                };
+                if seat.outbox.offer_idle(&frame) {
+                    seat.told.set(self.mark.position);
+                }
+            }
         }
     }
 
@@ -220,4 +340,10 @@ impl Matcher {
         (stats.behind_commits, stats.behind_bytes) = self.queue.waiting();
         stats
     }
+}
+
+/// A message that says where the stream stands.
+fn position(encoder: &dyn Encode, mark: Mark, grant: u64) -> Frame {
+    let cursor = Cursor { position: mark.position, stamp: mark.stamp, grant };
+    Frame { bytes: encoder.position(&cursor.to_string()), cursor: Some(cursor) }
 }

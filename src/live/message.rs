@@ -28,6 +28,15 @@ impl Event {
             Op::Delete => Event::Delete,
         }
     }
+
+    /// What the write did to the record.
+    pub fn op(self) -> Op {
+        match self {
+            Event::Create => Op::Create,
+            Event::Update | Event::Enter | Event::Leave => Op::Update,
+            Event::Delete => Op::Delete,
+        }
+    }
 }
 
 /// A set of events: those a subscription asked for. `Enter` and `Leave` belong to `Update`.
@@ -39,11 +48,11 @@ impl Events {
     pub const ALL: Events = Events(0b111);
 
     pub fn only(event: Event) -> Self {
-        Events(1 << event as u8)
+        Events(1 << event.op() as u8)
     }
 
     pub fn has(self, event: Event) -> bool {
-        self.0 & (1 << event as u8) != 0
+        self.0 & (1 << event.op() as u8) != 0
     }
 
     pub fn with(self, other: Events) -> Self {

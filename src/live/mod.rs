@@ -13,11 +13,13 @@ pub mod frame;
 pub mod matcher;
 pub mod message;
 pub mod outbox;
+pub mod recent;
 pub mod registry;
 pub mod regrant;
 pub mod snapshot;
 pub mod subscription;
 pub mod tail;
+pub mod teller;
 #[cfg(test)]
 mod tests;
 pub mod wanted;

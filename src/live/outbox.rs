@@ -9,6 +9,9 @@ use bytes::Bytes;
 use crate::limits::Limits;
 use crate::model::cursor::Cursor;
 
+/// In the place of the commit that found the outbox empty, while only a frame of none waits.
+const IDLE: u64 = u64::MAX;
+
 /// How a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
@@ -108,6 +111,17 @@ impl Outbox {
         })
     }
 
+    /// One without bounds, for whoever takes what is told before telling more (see
+    /// [`Outbox::take_all`]).
+    pub fn collector() -> Arc<Self> {
+        Arc::new(Outbox {
+            max_frames: usize::MAX,
+            max_bytes: usize::MAX,
+            overflow: Close::new(1011, ""),
+            state: Mutex::default(),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,6 +169,8 @@ impl Outbox {
         let bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
         if state.queue.is_empty() {
             (state.free_frames, state.free_bytes) = (0, 0);
+            state.free_position = position;
+        } else if state.free_position == IDLE {
             state.free_position = position;
         }
         if state.free_position == position {
@@ -204,6 +220,21 @@ impl Outbox {
     /// See [`Outbox::set_since`].
     pub fn since(&self) -> Option<Cursor> {
         self.lock().since
+    }
+
+    /// Queues a frame that belongs to no commit, if nothing else waits; whether it did. The next
+    /// commit finds the outbox as empty as before.
+    pub fn offer_idle(&self, frame: &Frame) -> bool {
+        let mut state = self.lock();
+        if state.end.is_some() || !state.queue.is_empty() {
+            return false;
+        }
+        state.free_position = IDLE;
+        (state.free_frames, state.free_bytes) = (1, frame.bytes.len());
+        state.bytes = frame.bytes.len();
+        state.queue.push_back(frame.clone());
+        wake(state);
+        true
     }
 
     /// Ends the outbox once what waits is drained. The first end counts.
@@ -257,6 +288,13 @@ impl Outbox {
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Takes everything that waits.
+    pub fn take_all(&self) -> Vec<Frame> {
+        let mut state = self.lock();
+        (state.bytes, state.free_frames, state.free_bytes) = (0, 0, 0);
+        state.queue.drain(..).collect()
     }
 
     /// Whether a close is all that is left.
@@ -313,6 +351,17 @@ mod tests {
         assert_eq!(outbox.offer(3, &frames(1)), Offer::Overflowed);
         assert_eq!(take(&outbox, 99), (0, Poll::Ready(Some(Close::new(4408, "slow")))));
         assert_eq!(outbox.offer(4, &frames(1)), Offer::Ended);
+    }
+
+    #[test]
+    fn a_frame_of_no_commit_comes_alone_and_takes_no_room() {
+        let outbox = outbox(2, 1 << 20);
+        assert!(outbox.offer_idle(&frames(1)[0]));
+        assert!(!outbox.offer_idle(&frames(1)[0]), "one waits");
+        assert_eq!(outbox.offer(1, &frames(10)), Offer::Taken, "as if it were empty");
+        assert_eq!(outbox.offer(2, &frames(2)), Offer::Taken);
+        assert_eq!(outbox.offer(3, &frames(1)), Offer::Overflowed);
+        assert!(!outbox.offer_idle(&frames(1)[0]), "it has ended");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Plans, shared by all who may see the same, and who listens to them.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::query::{Body, Plan};
 
 use super::message::{Encode, Events};
 use super::outbox::Outbox;
-use super::subscription::{Request, SubId};
+use super::subscription::{Request, Start, SubId, Told};
 use super::wanted::Hold;
 
 /// Index of a plan in the registry; reused after the plan's end.
@@ -20,13 +21,49 @@ pub type BodyId = usize;
 /// Index of an encoder, by name.
 pub type EncoderId = usize;
 
+/// How a subscription is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mode {
+    /// Updates are told by what they did to the match, and changes of related records too.
+    pub transitions: bool,
+    /// Updates name the fields they changed.
+    pub changes: bool,
+    /// The last message of a commit carries its cursor, under this fingerprint of the grant.
+    pub cursors: Option<u64>,
+}
+
+impl Mode {
+    /// As `request` asks, under `plan`.
+    pub fn of(request: &Request, plan: &Plan) -> Mode {
+        let Told { transitions, changes } = request.told;
+        let cursors = (request.start != Start::Live).then_some(plan.grant);
+        Mode { transitions, changes, cursors }
+    }
+}
+
+/// A subscription to be added.
+pub struct Listener {
+    pub request: Request,
+    pub plan: Arc<Plan>,
+    /// The one record it wants.
+    pub key: Option<Key>,
+    pub mode: Mode,
+    /// Keeps the plan's relation paths wanted.
+    pub hold: Option<Arc<Hold>>,
+    pub outbox: Arc<Outbox>,
+    /// Commits up to this position it has heard already.
+    pub told: u64,
+}
+
 /// One subscription.
 pub struct Subscriber {
     pub(super) request: Request,
     pub(super) key: Option<Key>,
+    pub(super) mode: Mode,
     pub(super) outbox: Arc<Outbox>,
-    /// Keeps the plan's relation paths wanted.
-    _hold: Option<Hold>,
+    /// What it had heard when it was attached; when it is detached, what it has heard by then.
+    pub(super) told: u64,
+    _hold: Option<Arc<Hold>>,
     plan: PlanId,
     group: usize,
     seat: usize,
@@ -44,6 +81,7 @@ pub struct Group {
     pub(super) encoder: Arc<dyn Encode>,
     pub(super) encoder_id: EncoderId,
     pub(super) events: Events,
+    pub(super) mode: Mode,
     /// The one record they want.
     pub(super) key: Option<Key>,
     pub(super) seats: Vec<Seat>,
@@ -52,6 +90,8 @@ pub struct Group {
 pub struct Seat {
     pub(super) subscriber: SubId,
     pub(super) outbox: Arc<Outbox>,
+    /// It hears no commit up to this position. With cursors: the position of its last one.
+    pub(super) told: Cell<u64>,
 }
 
 /// A plan and its listeners.
@@ -90,37 +130,34 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Adds a subscription. `plan` must be compiled under the matcher's present catalog: an equal
+    /// Adds a subscription. Its plan must be compiled under the matcher's present catalog: an equal
     /// key then means an equal plan.
-    pub fn attach(
-        &mut self,
-        id: SubId,
-        request: Request,
-        plan: Arc<Plan>,
-        key: Option<Key>,
-        hold: Option<Hold>,
-        outbox: Arc<Outbox>,
-    ) {
+    pub fn attach(&mut self, id: SubId, listener: Listener) {
+        let Listener { request, plan, key, mode, hold, outbox, told } = listener;
         let plan = self.intern(plan);
         let encoder_id = self.encoder(request.encoder.name());
         let Some(entry) = &mut self.plans[plan] else { unreachable!("a plan just interned") };
-        let seat = Seat { subscriber: id, outbox: outbox.clone() };
-        let (group, seat) = entry.seat(encoder_id, &request, &key, seat);
+        let seat = Seat { subscriber: id, outbox: outbox.clone(), told: Cell::new(told) };
+        let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
         }
-        self.subscribers
-            .insert(id, Subscriber { request, key, outbox, _hold: hold, plan, group, seat });
+        self.subscribers.insert(
+            id,
+            Subscriber { request, key, mode, outbox, told, _hold: hold, plan, group, seat },
+        );
     }
 
     /// Takes a subscription out; its plan goes with the last listener.
     pub fn detach(&mut self, id: SubId) -> Option<Subscriber> {
-        let subscriber = self.subscribers.remove(&id)?;
+        let mut subscriber = self.subscribers.remove(&id)?;
         if let Some(expires) = subscriber.request.principal.expires {
             self.expiries.remove(&(expires, id));
         }
         if let Some(entry) = &mut self.plans[subscriber.plan] {
-            if let Some(moved) = entry.unseat(subscriber.group, subscriber.seat)
+            let (told, moved) = entry.unseat(subscriber.group, subscriber.seat);
+            subscriber.told = told;
+            if let Some(moved) = moved
                 && let Some(moved) = self.subscribers.get_mut(&moved)
             {
                 moved.seat = subscriber.seat;
@@ -215,6 +252,12 @@ impl Registry {
         self.plans.iter().flatten()
     }
 
+    /// The groups of all plans that are sent cursors.
+    pub(super) fn groups_with_cursors(&self) -> impl Iterator<Item = &Group> {
+        let groups = self.plans().flat_map(|entry| entry.groups.iter().flatten());
+        groups.filter(|group| group.mode.cursors.is_some())
+    }
+
     pub fn subscribers(&self) -> impl Iterator<Item = (SubId, &Subscriber)> {
         self.subscribers.iter().map(|(id, subscriber)| (*id, subscriber))
     }
@@ -239,6 +282,7 @@ impl Entry {
         &mut self,
         encoder_id: EncoderId,
         request: &Request,
+        mode: Mode,
         key: &Option<Key>,
         seat: Seat,
     ) -> (usize, usize) {
@@ -252,6 +296,7 @@ impl Entry {
             if let Some(group) = &mut self.groups[*at]
                 && group.encoder_id == encoder_id
                 && group.events == request.events
+                && group.mode == mode
             {
                 group.seats.push(seat);
                 return (*at, group.seats.len() - 1);
@@ -261,6 +306,7 @@ impl Entry {
             encoder: request.encoder.clone(),
             encoder_id,
             events: request.events,
+            mode,
             key: key.clone(),
             seats: vec![seat],
         };
@@ -269,14 +315,14 @@ impl Entry {
         (at, 0)
     }
 
-    /// Empties a seat; who sits there now instead, if anybody. A group ends with its last seat:
-    /// records come and go while a plan stays.
-    fn unseat(&mut self, at: usize, seat: usize) -> Option<SubId> {
-        let group = self.groups[at].as_mut()?;
-        group.seats.swap_remove(seat);
+    /// Empties a seat; what was told there, and who sits there now instead, if anybody. A group
+    /// ends with its last seat: records come and go while a plan stays.
+    fn unseat(&mut self, at: usize, seat: usize) -> (u64, Option<SubId>) {
+        let Some(group) = self.groups[at].as_mut() else { return (0, None) };
+        let told = group.seats.swap_remove(seat).told.get();
         self.listeners -= 1;
         if !group.seats.is_empty() {
-            return group.seats.get(seat).map(|moved| moved.subscriber);
+            return (told, group.seats.get(seat).map(|moved| moved.subscriber));
         }
         match self.groups[at].take().and_then(|group| group.key) {
             None => self.open.retain(|group| *group != at),
@@ -290,7 +336,7 @@ impl Entry {
             }
         }
         self.free_groups.push(at);
-        None
+        (told, None)
     }
 
     /// The groups that want every record of the plan.
@@ -318,9 +364,9 @@ impl Entry {
         self.listeners
     }
 
-    /// Everyone who listens.
-    pub(super) fn subscribers(&self) -> Vec<SubId> {
-        let groups = self.groups.iter().flatten();
+    /// Everyone who listens in such a mode.
+    pub(super) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
+        let groups = self.groups.iter().flatten().filter(|group| such(group.mode));
         groups.flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
     }
 }
@@ -358,7 +404,10 @@ mod tests {
             let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
             let request = Request::new(ask, Arc::new(Plain), principal);
             let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
-            registry.attach(id, request, Arc::new(plan), key.map(Key::Int), None, outbox);
+            let plan = Arc::new(plan);
+            let (key, mode) = (key.map(Key::Int), Mode::of(&request, &plan));
+            let listener = Listener { request, plan, key, mode, hold: None, outbox, told: 0 };
+            registry.attach(id, listener);
         };
         attach(&mut registry, 0, None);
         for id in 1..100 {

@@ -13,11 +13,11 @@ use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 use crate::model::related::{Key, Paths};
 use crate::model::schema::{Schema, SchemaId};
-use crate::query::{Ask, Plan};
+use crate::query::Plan;
 
 use super::matcher::Matcher;
-use super::registry::Subscriber;
-use super::subscription::{Principals, SubId};
+use super::registry::{Listener, Subscriber};
+use super::subscription::{Principals, Request, SubId};
 use super::wanted::Hold;
 
 /// How a principal that is no more is told.
@@ -40,11 +40,12 @@ pub(super) fn present(principals: &dyn Principals, was: &Arc<Principal>) -> Opti
 /// [`Fault::Ungathered`](super::fanout::Fault)).
 pub(super) fn compile(
     matcher: &Matcher,
-    ask: &Ask,
+    request: &Request,
     principal: &Principal,
-) -> Result<(Arc<Plan>, Option<Hold>)> {
-    let plan = Plan::compile(&matcher.catalog, principal, &matcher.limits, ask)?;
-    let hold = matcher.wanted.hold(plan.schema.id, &plan.paths).map(|(hold, _)| hold);
+) -> Result<(Arc<Plan>, Option<Arc<Hold>>)> {
+    let plan = Plan::compile(&matcher.catalog, principal, &matcher.limits, &request.ask)?;
+    let back = request.told.transitions;
+    let hold = matcher.wanted.hold(plan.schema.id, &plan.paths, back).map(|(hold, _)| hold);
     Ok((Arc::new(plan), hold))
 }
 
@@ -93,7 +94,7 @@ fn principals(matcher: &mut Matcher, concerned: impl Fn(&Principal) -> bool) {
             None => matcher.end(id, &ended()),
             Some(now) if Arc::ptr_eq(&now, was) => {}
             Some(now) => {
-                let compiled = compile(matcher, &subscriber.request.ask, &now);
+                let compiled = compile(matcher, &subscriber.request, &now);
                 let Some(mut subscriber) = matcher.registry.detach(id) else { continue };
                 subscriber.request.principal = now;
                 seat(matcher, id, subscriber, compiled);
@@ -140,7 +141,7 @@ pub(super) fn catalog(matcher: &mut Matcher, old: &Catalog, broken: &[SchemaId])
         }
     }
     for (id, subscriber) in leaving {
-        let compiled = compile(matcher, &subscriber.request.ask, &subscriber.request.principal);
+        let compiled = compile(matcher, &subscriber.request, &subscriber.request.principal);
         seat(matcher, id, subscriber, compiled);
     }
 }
@@ -150,13 +151,23 @@ fn seat(
     matcher: &mut Matcher,
     id: SubId,
     subscriber: Subscriber,
-    compiled: Result<(Arc<Plan>, Option<Hold>)>,
+    compiled: Result<(Arc<Plan>, Option<Arc<Hold>>)>,
 ) {
-    let Subscriber { request, key, outbox, .. } = subscriber;
+    let Subscriber { request, key, mode, outbox, told, .. } = subscriber;
     match compiled {
-        Ok((plan, hold)) => matcher.registry.attach(id, request, plan, key, hold, outbox),
+        Ok((plan, _)) if mode.cursors.is_some_and(|grant| grant != plan.grant) => {
+            outbox.close(request.encoder.close(&regranted()));
+        }
+        Ok((plan, hold)) => {
+            matcher.registry.attach(id, Listener { request, plan, key, mode, hold, outbox, told });
+        }
         Err(error) => outbox.close(request.encoder.close(&lost(error))),
     }
+}
+
+/// The cursors that a client holds name another grant than the one that holds now.
+pub(super) fn regranted() -> Error {
+    Error::new(Kind::Gone, "access has changed: what may be seen must be read anew")
 }
 
 /// What was asked was good once: if it is refused now, it is access that was lost.

@@ -17,11 +17,12 @@ use crate::model::cursor::Cursor;
 use crate::model::related::{Key, Want};
 use crate::model::schema::Schema;
 use crate::query::{Ask, Plan, parse_key};
-use crate::store::Store;
+use crate::store::{Mark, Store};
 
 use super::matcher::Matcher;
 use super::message::{Encode, Events};
 use super::outbox::{Close, Outbox};
+use super::recent::Recent;
 use super::snapshot::{self, PageAsk};
 use super::tail::{Queue, Tail};
 use super::wanted::{Hold, Wanted};
@@ -41,6 +42,9 @@ impl Principals for Directory {
 
 /// What the stream needs of the store.
 pub trait Source: Send + Sync {
+    /// The newest entry of the log; of zeros while there is none. Blocks, on a thread outside the
+    /// runtime.
+    fn newest(&self) -> Result<Mark>;
     /// The catalog after the newest commit.
     fn catalog(&self) -> Arc<Catalog>;
     /// What the writer must gather from now on.
@@ -56,6 +60,11 @@ pub trait Source: Send + Sync {
 }
 
 impl Source for Store {
+    fn newest(&self) -> Result<Mark> {
+        let newest = self.read_blocking(|reader| reader.newest())?;
+        Ok(newest.unwrap_or(Mark { position: 0, stamp: 0, time: 0 }))
+    }
+
     fn catalog(&self) -> Arc<Catalog> {
         Store::catalog(self)
     }
@@ -140,9 +149,23 @@ pub(super) struct Attach {
     pub plan: Arc<Plan>,
     /// The record it is for.
     pub key: Option<Key>,
-    pub hold: Option<Hold>,
+    pub hold: Option<Arc<Hold>>,
     pub outbox: Arc<Outbox>,
-    pub answer: oneshot::Sender<Result<()>>,
+    /// The outbox has got all up to here: a replay has told it. `None`: nothing was told yet, and
+    /// nothing is before the place where it becomes active.
+    pub told: Option<Mark>,
+    pub answer: oneshot::Sender<Result<Joined>>,
+}
+
+/// What became of an [`Attach`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    /// Active: what commits after this is told as it comes. All before has been put into the
+    /// outbox, and with cursors the position too, if nothing else waited there.
+    Active(Mark),
+    /// The live stream is further on than can be told at once, and the subscription is not
+    /// active: more is to be replayed from the log first.
+    Behind,
 }
 
 pub(super) enum Command {
@@ -173,6 +196,8 @@ pub struct Live {
     queue: Arc<Queue>,
     source: Arc<dyn Source>,
     wanted: Arc<Wanted>,
+    /// What was told last.
+    recent: Arc<Recent>,
     limits: Arc<Limits>,
     next: AtomicU64,
     matcher: Mutex<Option<JoinHandle<()>>>,
@@ -189,21 +214,28 @@ impl Live {
     ) -> Result<Arc<Live>> {
         let queue = tail.0;
         let wanted = Wanted::new(source.clone());
-        let matcher = Matcher::new(
-            queue.clone(),
-            source.catalog(),
-            principals,
-            wanted.clone(),
-            limits.clone(),
-        );
+        let failed = |error| Error::internal(format!("cannot start the matcher: {error}"));
+        let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("matcher".into())
-            .spawn(move || matcher.run_or_abort())
-            .map_err(|error| Error::internal(format!("cannot start the matcher: {error}")))?;
+            .spawn({
+                let (queue, source) = (queue.clone(), source.clone());
+                let (wanted, limits) = (wanted.clone(), limits.clone());
+                move || match Matcher::new(queue, &*source, principals, wanted, limits) {
+                    Ok(matcher) => {
+                        let _ = tell.send(Ok(matcher.recent.clone()));
+                        matcher.run_or_abort();
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        let recent = told.recv().map_err(|_| failed("it panicked".into()))??;
         Ok(Arc::new(Live {
             queue,
             source,
             wanted,
+            recent,
             limits,
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
@@ -218,10 +250,12 @@ impl Live {
         let catalog = self.source.catalog();
         let plan = Plan::compile(&catalog, &request.principal, &self.limits, &request.ask)?;
         let key = request.id.as_deref().map(|id| record_key(&plan.schema, id)).transpose()?;
-        let hold = self.wanted.settle(plan.schema.id, &plan.paths).await?;
+        let hold =
+            self.wanted.settle(plan.schema.id, &plan.paths, request.told.transitions).await?;
         let (answer, active) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let attach = Attach { id, request, plan: Arc::new(plan), key, hold, outbox, answer };
+        let plan = Arc::new(plan);
+        let attach = Attach { id, request, plan, key, hold, outbox, told: None, answer };
         let stopping = || Error::new(Kind::Unavailable, "the server is shutting down");
         if !self.queue.command(Command::Attach(Box::new(attach))) {
             return Err(stopping());
@@ -235,6 +269,11 @@ impl Live {
     /// Ends every subscription after what waits for it, and takes no more.
     pub fn close_all(&self, close: Close) {
         self.queue.close(Command::CloseAll(close));
+    }
+
+    /// What was told last, for those who come back after a short while.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.recent
     }
 
     /// Counts, for admins.

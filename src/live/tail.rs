@@ -166,7 +166,7 @@ impl Queue {
 }
 
 /// Roughly what a commit holds in memory, bytes.
-fn weight(commit: &Commit) -> usize {
+pub(super) fn weight(commit: &Commit) -> usize {
     let row = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row_weight(row));
     let change = |change: &Change| 128 + row(&change.before) + row(&change.after);
     256 + commit.changes.iter().map(change).sum::<usize>()

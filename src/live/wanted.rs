@@ -20,16 +20,44 @@ pub struct Wanted {
 }
 
 struct Held {
-    paths: Paths,
+    need: Need,
     count: usize,
     settled: bool,
+}
+
+/// What a plan needs of its schema.
+#[derive(Clone, PartialEq, Eq)]
+struct Need {
+    paths: Paths,
+    /// Whether the records that read through the paths are needed too.
+    back: bool,
+}
+
+/// What several need together.
+#[derive(Default)]
+struct Union {
+    paths: Paths,
+    dependants: Paths,
+}
+
+impl Union {
+    fn add(&mut self, need: &Need) {
+        self.paths.merge(&need.paths);
+        if need.back {
+            self.dependants.merge(&need.paths);
+        }
+    }
+
+    fn covers(&self, need: &Need) -> bool {
+        self.paths.covers(&need.paths) && (!need.back || self.dependants.covers(&need.paths))
+    }
 }
 
 /// Keeps paths wanted while it lives.
 pub struct Hold {
     wanted: Arc<Wanted>,
     schema: SchemaId,
-    paths: Paths,
+    need: Need,
 }
 
 impl Wanted {
@@ -41,67 +69,93 @@ impl Wanted {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds `paths` of `schema`; whether they are settled. `None` where there is nothing to hold.
-    pub fn hold(self: &Arc<Self>, schema: SchemaId, paths: &Paths) -> Option<(Hold, bool)> {
+    /// Holds `paths` of `schema`, and with `back` the records that read through them; whether
+    /// they are settled. `None` where there is nothing to hold.
+    pub fn hold(
+        self: &Arc<Self>,
+        schema: SchemaId,
+        paths: &Paths,
+        back: bool,
+    ) -> Option<(Arc<Hold>, bool)> {
         if paths.is_empty() {
             return None;
         }
-        let hold = Hold { wanted: self.clone(), schema, paths: paths.clone() };
+        let need = Need { paths: paths.clone(), back };
+        let hold = Arc::new(Hold { wanted: self.clone(), schema, need: need.clone() });
         let mut held = self.lock();
         let known = held.entry(schema).or_default();
-        let mut settled = Paths::default();
-        let mut all = Paths::default();
+        let mut settled = Union::default();
+        let mut all = Union::default();
         for entry in known.iter() {
-            all.merge(&entry.paths);
+            all.add(&entry.need);
             if entry.settled {
-                settled.merge(&entry.paths);
+                settled.add(&entry.need);
             }
         }
-        let ready = settled.covers(paths);
-        match known.iter_mut().find(|entry| entry.paths == *paths) {
+        let ready = settled.covers(&need);
+        let told = all.covers(&need);
+        match known.iter_mut().find(|entry| entry.need == need) {
             Some(entry) => {
                 entry.count += 1;
                 entry.settled |= ready;
             }
-            None => known.push(Held { paths: paths.clone(), count: 1, settled: ready }),
+            None => known.push(Held { need, count: 1, settled: ready }),
         }
-        if !all.covers(paths) {
+        if !told {
             self.tell(&held);
         }
         Some((hold, ready))
     }
 
     /// As [`Wanted::hold`], and waits until the paths are settled.
-    pub async fn settle(self: &Arc<Self>, schema: SchemaId, paths: &Paths) -> Result<Option<Hold>> {
-        let Some((hold, settled)) = self.hold(schema, paths) else { return Ok(None) };
+    pub async fn settle(
+        self: &Arc<Self>,
+        schema: SchemaId,
+        paths: &Paths,
+        back: bool,
+    ) -> Result<Option<Arc<Hold>>> {
+        let Some((hold, settled)) = self.hold(schema, paths, back) else { return Ok(None) };
         if !settled {
             self.source.barrier().await?;
             let mut held = self.lock();
             let known = held.entry(schema).or_default();
             // Ours is among them: the hold keeps it there.
-            if let Some(entry) = known.iter_mut().find(|entry| entry.paths == *paths) {
+            if let Some(entry) = known.iter_mut().find(|entry| entry.need == hold.need) {
                 entry.settled = true;
             }
         }
         Ok(Some(hold))
     }
 
-    fn tell(&self, held: &HashMap<SchemaId, Vec<Held>>) {
-        let union = held.iter().map(|(schema, entries)| {
-            let mut paths = Paths::default();
-            entries.iter().for_each(|entry| paths.merge(&entry.paths));
-            (*schema, paths)
-        });
-        // Called under the lock, so that the store hears of the sets in the order they were made.
-        self.source.want(Want { paths: union.collect(), dependants: HashMap::new() });
+    /// What is wanted now.
+    pub fn want(&self) -> Want {
+        union(&self.lock())
     }
+
+    fn tell(&self, held: &HashMap<SchemaId, Vec<Held>>) {
+        // Called under the lock, so that the store hears of the sets in the order they were made.
+        self.source.want(union(held));
+    }
+}
+
+fn union(held: &HashMap<SchemaId, Vec<Held>>) -> Want {
+    let mut want = Want::default();
+    for (schema, entries) in held {
+        let mut union = Union::default();
+        entries.iter().for_each(|entry| union.add(&entry.need));
+        want.paths.insert(*schema, union.paths);
+        if !union.dependants.is_empty() {
+            want.dependants.insert(*schema, union.dependants);
+        }
+    }
+    want
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.wanted.lock();
         let Some(known) = held.get_mut(&self.schema) else { return };
-        let Some(at) = known.iter().position(|entry| entry.paths == self.paths) else { return };
+        let Some(at) = known.iter().position(|entry| entry.need == self.need) else { return };
         known[at].count -= 1;
         if known[at].count == 0 {
             known.swap_remove(at);

@@ -22,7 +22,7 @@ use crate::model::schema::{Column, Schema, SchemaId};
 use crate::model::value::Value;
 use crate::model::{file, link, system};
 use crate::query::Ask;
-use crate::store::CommitSink;
+use crate::store::{CommitSink, Mark};
 
 const BLOG: &str = r#"{
   "name": "blog", "namespace": "blogs", "label_field": "title", "disable_timestamp": true,
@@ -110,6 +110,10 @@ pub(crate) struct Ground {
 }
 
 impl Source for Arc<Ground> {
+    fn newest(&self) -> Result<Mark> {
+        Ok(Mark { position: 0, stamp: 0, time: 0 })
+    }
+
     fn catalog(&self) -> Arc<Catalog> {
         self.catalog.lock().unwrap().clone()
     }

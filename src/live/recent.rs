@@ -1,0 +1,135 @@
+//! The commits that were told last, kept for those who come back after a short while.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::change::Commit;
+
+use super::tail::weight;
+
+/// A bounded run of commits without holes, the newest one told at its end. The matcher adds;
+/// anyone reads.
+///
+/// All of them have rows of the layouts that hold now: it is cleared where the catalog changes.
+pub struct Recent {
+    max_bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Each with its bytes.
+    commits: VecDeque<(Arc<Commit>, usize)>,
+    bytes: usize,
+    /// Everything that was told after this position is in `commits`.
+    after: u64,
+}
+
+impl Recent {
+    /// Keeps at most `max_bytes` of commits, from those after position `after` on.
+    pub fn new(max_bytes: usize, after: u64) -> Arc<Self> {
+        let state = Mutex::new(State { after, ..State::default() });
+        Arc::new(Recent { max_bytes, state })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the next commit. One that does not follow the last begins a new run.
+    pub fn push(&self, commit: &Arc<Commit>) {
+        let bytes = weight(commit);
+        let mut state = self.lock();
+        let newest = state.after + state.commits.len() as u64;
+        if commit.position != newest + 1 {
+            state.clear(commit.position.saturating_sub(1));
+        }
+        state.bytes += bytes;
+        state.commits.push_back((commit.clone(), bytes));
+        while state.bytes > self.max_bytes {
+            let Some((_, bytes)) = state.commits.pop_front() else { break };
+            state.bytes -= bytes;
+            state.after += 1;
+        }
+    }
+
+    /// Forgets everything; what comes after `position` is kept again.
+    pub fn clear(&self, position: u64) {
+        self.lock().clear(position);
+    }
+
+    /// What was told after position `after`, in order, at most `most` commits; `None` where that
+    /// is no longer all here. Empty: nothing was told after it.
+    pub fn since(&self, after: u64, most: usize) -> Option<Vec<Arc<Commit>>> {
+        let state = self.lock();
+        let skip = usize::try_from(after.checked_sub(state.after)?).ok()?;
+        Some(state.commits.iter().skip(skip).take(most).map(|(commit, _)| commit.clone()).collect())
+    }
+
+    /// The positions it reaches from (exclusive) and to (inclusive).
+    pub fn reach(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.after, state.after + state.commits.len() as u64)
+    }
+}
+
+impl State {
+    fn clear(&mut self, after: u64) {
+        self.commits = VecDeque::new();
+        self.bytes = 0;
+        self.after = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::related::RelatedRows;
+
+    fn commit(position: u64) -> Arc<Commit> {
+        Arc::new(Commit {
+            position,
+            stamp: 0,
+            time: 0,
+            origin: None,
+            changes: Vec::new(),
+            notices: Vec::new(),
+            related: RelatedRows::default(),
+        })
+    }
+
+    fn since(recent: &Recent, after: u64, most: usize) -> Option<Vec<u64>> {
+        let commits = recent.since(after, most)?;
+        Some(commits.iter().map(|commit| commit.position).collect())
+    }
+
+    #[test]
+    fn it_reaches_back_as_far_as_its_bytes() {
+        let one = weight(&commit(1));
+        let recent = Recent::new(3 * one, 4);
+        assert_eq!(since(&recent, 4, 9), Some(vec![]));
+        assert_eq!(since(&recent, 3, 9), None);
+        for position in 5..=9 {
+            recent.push(&commit(position));
+        }
+        assert_eq!(recent.reach(), (6, 9));
+        assert_eq!(since(&recent, 6, 9), Some(vec![7, 8, 9]));
+        assert_eq!(since(&recent, 6, 2), Some(vec![7, 8]));
+        assert_eq!(since(&recent, 8, 9), Some(vec![9]));
+        assert_eq!(since(&recent, 9, 9), Some(vec![]));
+        assert_eq!(since(&recent, 5, 9), None);
+    }
+
+    #[test]
+    fn a_hole_or_a_new_catalog_begins_anew() {
+        let recent = Recent::new(1 << 20, 0);
+        recent.push(&commit(1));
+        recent.clear(2);
+        assert_eq!(since(&recent, 1, 9), None);
+        recent.push(&commit(3));
+        assert_eq!(since(&recent, 2, 9), Some(vec![3]));
+        recent.push(&commit(7));
+        assert_eq!(since(&recent, 3, 9), None);
+        assert_eq!(since(&recent, 6, 9), Some(vec![7]));
+    }
+}
