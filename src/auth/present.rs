@@ -8,14 +8,13 @@ use std::collections::HashSet;
 use std::fmt;
 
 use hyper::HeaderMap;
-use hyper::header::{
-    AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL,
-};
+use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 
 /// The subprotocol that announces a token, and the one that is echoed.
 pub const SUBPROTOCOL: &str = "Authorization";
 
 const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The credentials of one request.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,7 +43,7 @@ impl fmt::Debug for Presented {
 pub enum Purpose {
     Read,
     Write,
-    /// An event stream.
+    /// An event stream: a GET for which browsers send no `Origin` to the page's own server.
     Stream,
     WebSocket,
 }
@@ -136,7 +135,11 @@ impl Presented {
         }
         // A cookie that was emptied is one that is gone: so scripts delete them.
         match cookie(headers, "token").filter(|token| !token.is_empty()) {
-            Some(token) if purpose == Purpose::Read || origins.trusts(headers) => {
+            Some(token)
+                if purpose == Purpose::Read
+                    || origins.trusts(headers)
+                    || (purpose == Purpose::Stream && from_own_page(headers)) =>
+            {
                 plausible(token).into()
             }
             _ => Presented::Nothing,
@@ -153,6 +156,11 @@ impl From<Option<&str>> for Presented {
     fn from(token: Option<&str>) -> Presented {
         token.map_or(Presented::Bad, |token| Presented::Token(token.to_owned()))
     }
+}
+
+/// Whether a browser says so, and nothing speaks against it. Pages cannot set this header.
+fn from_own_page(headers: &HeaderMap) -> bool {
+    !headers.contains_key(ORIGIN) && single(headers, &SEC_FETCH_SITE) == Some("same-origin")
 }
 
 /// The header's value if it stands there once and is text.
@@ -220,21 +228,3 @@ fn parameter(query: &str, name: &str) -> Option<String> {
     }
     Some(String::from_utf8(bytes).unwrap_or_default())
 }
-
-/// Headers of every answer: pages of any origin may call with a token of their own. Without
-/// `Access-Control-Allow-Credentials` browsers neither send cookies along nor show the answer.
-pub const CORS: [(HeaderName, HeaderValue); 1] =
-    [(hyper::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))];
-
-/// Headers of the answer (204) to a preflight, besides [`CORS`].
-pub const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
-    (
-        hyper::header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS"),
-    ),
-    (
-        hyper::header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Authorization, X-Auth-Token, Content-Type"),
-    ),
-    (hyper::header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
-];

@@ -26,7 +26,7 @@ struct Open {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
     by_user: HashMap<Uuid, usize>,
-    /// WebSocket handshakes under way.
+    /// Handshakes of streams under way.
     shaking: HashMap<IpAddr, usize>,
 }
 
@@ -36,7 +36,7 @@ pub struct Connection {
     clients: Arc<Clients>,
     /// `None` over the owner's socket.
     pub address: Option<IpAddr>,
-    /// The user whose WebSocket it has become.
+    /// The user whose stream it has become.
     user: OnceLock<Uuid>,
 }
 
@@ -102,7 +102,7 @@ impl Connection {
         self.address.is_none_or(|address| address.is_loopback())
     }
 
-    /// Begins a WebSocket's handshake.
+    /// Begins a stream's handshake.
     ///
     /// # Errors
     /// 429 where too many of this address are under way.
@@ -123,6 +123,9 @@ impl Connection {
     /// # Errors
     /// 429 where the user has too many.
     pub fn sit(&self, user: Uuid) -> Result<()> {
+        if self.user.get() == Some(&user) {
+            return Ok(());
+        }
         let mut open = self.clients.lock();
         let count = open.by_user.entry(user).or_default();
         if *count >= self.clients.per_client && !self.exempt() {
@@ -210,6 +213,7 @@ mod tests {
         one.sit(user).expect("the first");
         two.sit(user).expect("the second");
         assert_eq!(three.sit(user).expect_err("a third").status(), 429);
+        one.sit(user).expect("counted already");
         drop(one);
         three.sit(user).expect("room again");
     }

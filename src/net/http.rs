@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
@@ -37,8 +37,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// A request as hyper gives it.
 pub type Request = hyper::Request<Incoming>;
-/// A whole response.
-pub type Response = hyper::Response<Full<Bytes>>;
+/// What is answered.
+pub type Response = hyper::Response<super::body::Body>;
 
 /// Answers requests. Errors are answers too, so that every dialect keeps its own shape.
 pub trait Handler: Send + Sync + 'static {
@@ -160,7 +160,10 @@ async fn run<H: Handler>(
         async move {
             phase.busy();
             let response = answer(handler, request, connection).await;
-            phase.idle();
+            match response.body().is_stream() {
+                true => phase.streams(),
+                false => phase.idle(),
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -236,7 +239,7 @@ fn preflight() -> Response {
     );
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("Authorization, X-Auth-Token, Content-Type"),
+        HeaderValue::from_static("Authorization, X-Auth-Token, Content-Type, Last-Event-ID"),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     response
@@ -250,9 +253,10 @@ fn open_to_all_origins(headers: &mut HeaderMap) {
 /// What a HEAD gets: the same head, the length included.
 fn without_body(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
-    let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    Response::from_parts(parts, Full::default())
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Default::default())
 }
 
 /// Room for the bodies that are being read and worked on.
@@ -346,11 +350,11 @@ mod tests {
     impl Handler for Fragile {
         async fn call(self: Arc<Self>, request: Request, _: Arc<Connection>) -> Response {
             assert!(request.uri().path() != "/panic", "as asked");
-            Response::new(Full::from("fine"))
+            Response::new(Bytes::from("fine").into())
         }
 
         fn refuse(&self, error: &Error) -> Response {
-            let mut response = Response::new(Full::from(error.message.clone()));
+            let mut response = Response::new(Bytes::from(error.message.clone()).into());
             *response.status_mut() = StatusCode::from_u16(error.status()).expect("a status");
             response
         }

@@ -1,9 +1,11 @@
 //! Connections: bytes, limits, time. **Does not know:** dialects' messages, SQL.
 
+pub mod body;
 pub mod client;
 pub mod clients;
 pub mod http;
 pub mod socket;
+pub mod sse;
 pub mod stream;
 mod targets;
 mod wire;

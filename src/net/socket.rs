@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_tungstenite::tungstenite::handshake::derive_accept_key;
 use hyper_util::rt::TokioIo;
 
 use crate::auth::principal::Principal;
-use crate::dialects::fastschema::realtime::{self, Native};
+use crate::dialects::fastschema::realtime::{self, Native, Wish};
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::live::{self, Close, Live, Outbox, Subscription};
+use crate::live::{self, Close, Encode, Live, Outbox, Subscription};
 
+use super::body::Body;
 use super::stream::Stream;
 use super::wire::Wire;
 
@@ -33,13 +32,16 @@ pub async fn accept<B>(
     principal: Result<Arc<Principal>>,
     live: &Live,
     limits: &Arc<Limits>,
-) -> Result<Response<Full<Bytes>>> {
+) -> Result<Response<Body>> {
     if request.method() != Method::GET {
         return Err(Error::new(Kind::Method { allow: "GET" }, "the realtime endpoint takes GET"));
     }
     let headers = request.headers();
     if !hyper_tungstenite::is_upgrade_request(&request) {
-        return Err(Error::new(Kind::Upgrade, "this is a WebSocket: connect with one"));
+        return Err(Error::new(
+            Kind::Upgrade,
+            "connect with a WebSocket, or name text/event-stream in Accept",
+        ));
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err(Error::bad("Sec-WebSocket-Key is missing"));
@@ -52,7 +54,13 @@ pub async fn accept<B>(
     let upgrade = hyper::upgrade::on(&mut request);
 
     let outbox = Outbox::new(limits, overflow());
-    let subscription = match subscribe(&request, principal, live, limits, &outbox).await {
+    let query = request.uri().query().unwrap_or_default();
+    let wished = principal.and_then(|who| Ok((realtime::wish(query, limits)?, who)));
+    let subscribed = match wished {
+        Ok((wish, who)) => subscribe(wish, Arc::new(Native), who, live, limits, &outbox).await,
+        Err(error) => Err(error),
+    };
+    let subscription = match subscribed {
         Ok(subscription) => Some(subscription),
         Err(error) => {
             let as_http =
@@ -68,24 +76,17 @@ pub async fn accept<B>(
     Ok(switching)
 }
 
-async fn subscribe<B>(
-    request: &Request<B>,
-    principal: Result<Arc<Principal>>,
+/// Subscribes as wished, whatever carries it.
+pub(super) async fn subscribe(
+    wish: Wish,
+    encoder: Arc<dyn Encode>,
+    principal: Arc<Principal>,
     live: &Live,
     limits: &Limits,
     outbox: &Arc<Outbox>,
 ) -> Result<Subscription> {
-    let principal = principal?;
-    let wish = realtime::wish(request.uri().query().unwrap_or_default(), limits)?;
-    let request = live::Request {
-        ask: wish.ask,
-        events: wish.events,
-        told: wish.told,
-        start: wish.start,
-        id: wish.id,
-        encoder: Arc::new(Native),
-        principal,
-    };
+    let Wish { ask, events, told, start, id } = wish;
+    let request = live::Request { ask, events, told, start, id, encoder, principal };
     // It waits for its place in the log; a client that waits longer than for a head is told so.
     match tokio::time::timeout(limits.head_time, live.subscribe(request, outbox.clone())).await {
         Ok(subscribed) => subscribed,
@@ -118,8 +119,8 @@ fn from_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL)
 }
 
-fn switching(headers: &HeaderMap, key: &HeaderValue) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn switching(headers: &HeaderMap, key: &HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();
     answer.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -137,6 +138,7 @@ fn switching(headers: &HeaderMap, key: &HeaderValue) -> Response<Full<Bytes>> {
     response
 }
 
-fn overflow() -> Close {
+/// How a reader too slow for its outbox is told.
+pub(super) fn overflow() -> Close {
     Close::new(4408, "realtime.content: too slow: messages would have been lost")
 }

@@ -1,8 +1,9 @@
 //! One client's byte stream, with the time bounds that hyper does not keep.
 //!
 //! Bounds while hyper runs the connection: the first byte of a request within the idle time, its
-//! head within the head time, and a response taken at a minimal rate. [`Stream::unbounded`]
-//! lifts them after an upgrade, when the WebSocket keeps its own.
+//! head within the head time, and a response taken at a minimal rate; a stream of events may take
+//! as long as it likes, as long as the client takes something. [`Stream::unbounded`] lifts them
+//! after an upgrade, when the WebSocket keeps its own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -44,6 +45,7 @@ pub struct Phase {
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+const STREAMS: u8 = 3;
 
 impl Phase {
     fn new() -> Arc<Self> {
@@ -69,6 +71,11 @@ impl Phase {
         self.enter(BUSY);
     }
 
+    /// The response goes on for as long as the client likes; there is no next request.
+    pub fn streams(&self) {
+        self.enter(STREAMS);
+    }
+
     /// The response is hyper's to write; the next request may come.
     pub fn idle(&self) {
         self.enter(IDLE);
@@ -88,6 +95,7 @@ pub struct Stream {
     head_time: Duration,
     idle_time: Duration,
     stall_time: Duration,
+    write_time: Duration,
     /// When the write that now waits began to wait, and what went out since.
     stalled: Option<(Instant, u64)>,
     targets: Targets,
@@ -107,6 +115,7 @@ impl Stream {
             head_time: limits.head_time,
             idle_time: limits.idle_time,
             stall_time: limits.body_time,
+            write_time: limits.write_time,
             stalled: None,
             targets: Targets::default(),
             spare: Vec::new(),
@@ -174,7 +183,12 @@ impl Stream {
         if !self.bounded {
             return Poll::Pending;
         }
+        let streams = self.phase.state.load(Ordering::Relaxed) == STREAMS;
         match written {
+            Some(_) if streams => {
+                self.stalled = None;
+                Poll::Pending
+            }
             Some(bytes) => {
                 if self.phase.state.load(Ordering::Relaxed) == IDLE {
                     self.phase.touch();
@@ -186,8 +200,11 @@ impl Stream {
             }
             None => {
                 let (began, out) = *self.stalled.get_or_insert_with(|| (Instant::now(), 0));
-                let earned = Duration::from_secs(out / SLOWEST_BYTES_PER_SECOND);
-                ready!(self.poll_deadline(cx, began + self.stall_time + earned));
+                let patience = match streams {
+                    true => self.write_time,
+                    false => self.stall_time + Duration::from_secs(out / SLOWEST_BYTES_PER_SECOND),
+                };
+                ready!(self.poll_deadline(cx, began + patience));
                 Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
             }
         }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use serde_json::{Map, Value as Json, json};
 
@@ -221,7 +220,7 @@ pub(super) fn page(headers: &HeaderMap) -> Response {
             })),
         );
     }
-    let mut response = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
+    let mut response = Response::new(Bytes::from_static(PAGE.as_bytes()).into());
     let headers = response.headers_mut();
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, html);

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -18,7 +17,7 @@ use crate::dialects::fastschema::rest::{self, Call, Route};
 use crate::error::{Error, Kind, Result};
 use crate::net::clients::Connection;
 use crate::net::http::{Handler, Request, Response};
-use crate::net::socket;
+use crate::net::{socket, sse};
 
 use super::{App, control, hello};
 
@@ -46,7 +45,7 @@ impl Handler for App {
     async fn call(self: Arc<Self>, request: Request, connection: Arc<Connection>) -> Response {
         let peer = connection.address.map_or(Peer::Owner, Peer::Remote);
         let answered = if realtime::PATHS.contains(&request.uri().path()) {
-            self.socket(request, peer, &connection).await
+            self.stream(request, peer, &connection).await
         } else {
             self.answer(request, peer).await
         };
@@ -84,7 +83,7 @@ fn put_retry(headers: &mut hyper::HeaderMap, seconds: u32) {
 }
 
 pub(super) fn reply(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Bytes::from(body).into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -163,17 +162,21 @@ impl App {
         }
     }
 
-    async fn socket(
+    /// A stream of changes, as a WebSocket or as events.
+    async fn stream(
         &self,
         request: Request,
         peer: Peer,
         connection: &Arc<Connection>,
     ) -> Result<Response> {
+        let as_events = sse::asked(&request);
+        let purpose = if as_events { Purpose::Stream } else { Purpose::WebSocket };
         let (headers, uri) = (request.headers(), request.uri());
+        // The handshake lasts until the subscription is active.
         let shaking = connection.shake_hands();
         let principal = match &shaking {
             Ok(_) => {
-                let principal = self.principal(headers, uri, Purpose::WebSocket, peer).await;
+                let principal = self.principal(headers, uri, purpose, peer).await;
                 principal.and_then(|principal| {
                     if let (Some(user), false) = (principal.user, principal.admin) {
                         connection.sit(user)?;
@@ -183,8 +186,10 @@ impl App {
             }
             Err(error) => Err(error.clone()),
         };
-        // The handshake lasts until the subscription is active.
-        socket::accept(request, principal, &self.live, &self.limits).await
+        match as_events {
+            true => sse::accept(&request, principal?, &self.live, &self.limits).await,
+            false => socket::accept(request, principal, &self.live, &self.limits).await,
+        }
     }
 
     /// Runs a call against the rooms; gives what stands under `data`.

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Each suite uses what it needs.
 
 pub mod exchange;
+pub mod sse;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -6,9 +6,9 @@ use crate::error::{Error, Kind, Result, clip};
 use crate::limits::Limits;
 use crate::live::{Close, Encode, Event, Events, Message, Records, Start, Told, frame};
 use crate::model::cursor::Cursor;
-use crate::model::json;
 use crate::query::Ask;
 
+use super::message;
 use super::params::{self, Params};
 
 /// Where clients connect to; FastSchema's own document shows both.
@@ -142,7 +142,8 @@ pub fn refusal(error: &Error) -> Close {
     }
 }
 
-/// `{"event": …, "data": …}` and nothing else.
+/// `{"event": …, "data": …}`, with `changed` and `cursor` where they were asked for, as a
+/// WebSocket's text.
 pub struct Native;
 
 impl Encode for Native {
@@ -151,84 +152,35 @@ impl Encode for Native {
     }
 
     fn frame(&self, message: &Message<'_>) -> Bytes {
-        let (head, bare) = match message.event {
-            Event::Create => (&br#"{"event":"create","data":"#[..], true),
-            Event::Update => (&br#"{"event":"update","data":"#[..], message.single),
-            Event::Delete => (&br#"{"event":"delete","data":"#[..], message.single),
-            Event::Enter => (&br#"{"event":"enter","data":"#[..], message.single),
-            Event::Leave => (&br#"{"event":"leave","data":"#[..], message.single),
-        };
-        let capacity = head.len() + message.records.bytes() + message.records.iter().len() + 64;
-        frame::text(capacity, |out| {
-            out.extend_from_slice(head);
-            array(&message.records, bare, out);
-            if let Some(changed) = message.changed {
-                out.extend_from_slice(br#","changed":["#);
-                for (at, name) in changed.iter().enumerate() {
-                    if at > 0 {
-                        out.push(b',');
-                    }
-                    json::write_string(name, out);
-                }
-                out.push(b']');
-            }
-            end(message.cursor, out);
+        frame::text(message::length(message), |out| {
+            message::write(message, message.cursor, out);
         })
     }
 
     fn page(&self, records: &Records<'_>, complete: bool, cursor: Option<&str>) -> Bytes {
-        frame::text(records.bytes() + records.iter().len() + 128, |out| {
-            out.extend_from_slice(br#"{"event":"init","data":"#);
-            array(records, false, out);
-            let told: &[u8] =
-                if complete { br#","complete":true"# } else { br#","complete":false"# };
-            out.extend_from_slice(told);
-            end(cursor, out);
+        frame::text(message::page_length(records), |out| {
+            message::write_page(records, complete, cursor, out);
         })
     }
 
     fn position(&self, cursor: &str) -> Bytes {
-        frame::text(64, |out| {
-            out.extend_from_slice(br#"{"event":"position""#);
-            end(Some(cursor), out);
-        })
+        frame::text(64, |out| message::write_position(cursor, out))
     }
 
     fn close(&self, error: &Error) -> Close {
-        let reason = match error.kind {
-            Kind::Unauthorized | Kind::Forbidden | Kind::Limited { .. } => {
-                format!("[{}] {}", error.status(), error.message)
-            }
-            _ => format!("realtime.content: {}", error.message),
-        };
-        Close::new(error.close_code(), reason)
+        close(error)
     }
 }
 
-/// The records as an array, or the one record bare.
-fn array(records: &Records<'_>, bare: bool, out: &mut Vec<u8>) {
-    if !bare {
-        out.push(b'[');
-    }
-    for (at, record) in records.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
+/// How an end reads, on whatever carries it.
+pub(super) fn close(error: &Error) -> Close {
+    let reason = match error.kind {
+        Kind::Unauthorized | Kind::Forbidden | Kind::Limited { .. } => {
+            format!("[{}] {}", error.status(), error.message)
         }
-        out.extend_from_slice(record);
-    }
-    if !bare {
-        out.push(b']');
-    }
-}
-
-fn end(cursor: Option<&str>, out: &mut Vec<u8>) {
-    if let Some(cursor) = cursor {
-        // A cursor is base64url: nothing to escape.
-        out.extend_from_slice(br#","cursor":""#);
-        out.extend_from_slice(cursor.as_bytes());
-        out.push(b'"');
-    }
-    out.push(b'}');
+        _ => format!("realtime.content: {}", error.message),
+    };
+    Close::new(error.close_code(), reason)
 }
 
 #[cfg(test)]
