@@ -55,6 +55,7 @@ pub struct App {
     pub clients: Arc<Clients>,
     origins: Origins,
     bodies: Bodies,
+    backups: Arc<control::Backups>,
     /// Turns true when the server stops.
     draining: watch::Sender<bool>,
 }
@@ -124,6 +125,7 @@ impl App {
             content: Content::new(store.clone(), limits.clone()).with_auth(auth.clone()),
             clients: Clients::new(&limits),
             bodies: Bodies::new(&limits),
+            backups: Arc::default(),
             draining: watch::channel(false).0,
             config,
             limits,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -31,12 +32,22 @@ impl Link {
 
     /// Gives what stands under `data`; a refusal comes as the error it was.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Json>) -> Result<Json> {
+        // A single write may wait its turn; the bound is against a server that hangs.
+        self.call_within(Duration::from_secs(300), method, path, body).await
+    }
+
+    /// [`Link::call`] with another bound on a running server's time.
+    pub async fn call_within(
+        &self,
+        time: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Json>,
+    ) -> Result<Json> {
         let body = Bytes::from(body.map(Json::to_string).unwrap_or_default());
         let (status, body) = match self {
             Link::Running(place) => {
-                // A single write may wait its turn; the bound is against a server that hangs.
-                let bounds =
-                    Bounds { time: std::time::Duration::from_secs(300), ..Bounds::default() };
+                let bounds = Bounds { time, ..Bounds::default() };
                 let answer = place.request(method, path, &[], body, bounds).await;
                 let answer =
                     answer.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?;

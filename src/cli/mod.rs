@@ -1,7 +1,9 @@
 //! argv → what to run; exit codes. No logic of its own.
 
+mod backup;
 mod import;
 mod link;
+mod restore;
 mod secret;
 mod tail;
 mod user;
@@ -48,6 +50,10 @@ enum Command {
     },
     /// Makes records of a file's rows (JSON, NDJSON, CSV, GeoJSON)
     Import(import::Import),
+    /// Copies the whole store into one file, while it is in use
+    Backup(backup::Backup),
+    /// Puts a backup in the store's place
+    Restore(restore::Restore),
     /// Prints a schema's changes as they happen, a message a line
     Tail(tail::Tail),
     /// Prints a token for a user
@@ -93,6 +99,14 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Import(import) => {
             let config = configure(import.place.0.clone(), "warn")?;
             runtime()?.block_on(async { import.run(&Link::open(config).await?).await })
+        }
+        Command::Backup(backup) => {
+            let config = configure(backup.place.0.clone(), "warn")?;
+            runtime()?.block_on(backup.run(&config))
+        }
+        Command::Restore(restore) => {
+            let config = configure(restore.place.0.clone(), "warn")?;
+            runtime()?.block_on(restore.run(&config))
         }
         Command::Tail(tail) => {
             let config = configure(tail.place.0.clone(), "warn")?;

@@ -7,6 +7,7 @@
 //!
 //! **Does not know:** wire formats, sockets, subscriptions.
 
+mod against;
 mod api;
 mod edit;
 mod folder;
@@ -26,6 +27,7 @@ use crate::model::system;
 use crate::store::migrate::{Stored, StoredSchema};
 use crate::store::{Store, unavailable};
 
+pub use against::{Against, against};
 pub use report::{Report, check_dir};
 pub use watch::Watch;
 

@@ -1,6 +1,9 @@
-//! What the owner's commands need and no client may: import, users, tokens.
+//! What the owner's commands need and no client may: import, backup, users, tokens.
 //!
 //! Served on the owner's socket alone, and called directly by commands that found no server.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::Method;
 use serde_json::{Map, Value as Json, json};
@@ -8,8 +11,9 @@ use serde_json::{Map, Value as Json, json};
 use crate::auth::principal::Principal;
 use crate::auth::users::NewUser;
 use crate::content::{ImportAsk, OnConflict};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::json;
+use crate::store::backup::{self, Progress};
 
 use super::App;
 
@@ -60,6 +64,8 @@ pub(super) async fn answer(app: &App, method: &Method, command: &str, body: &[u8
             app.auth.user_passwd(&given.text("username")?, &given.text("password")?).await?;
             Ok(json!(true))
         }
+        "backup" => backup(app, &mut given).await,
+        "backup/progress" => Ok(app.backups.progress()),
         "token" => {
             let seconds = given.0.get("seconds").and_then(Json::as_i64).unwrap_or(7 * 86_400);
             Ok(app.auth.issue(&given.text("username")?, seconds).await?.to_json())
@@ -96,6 +102,60 @@ async fn import(app: &App, given: &mut Given) -> Result<Json> {
         "skipped": imported.skipped,
         "refused": refused.collect::<Vec<_>>(),
     }))
+}
+
+/// The backup under way, if there is one.
+#[derive(Default)]
+pub(super) struct Backups(Mutex<Option<Arc<Progress>>>);
+
+impl Backups {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Progress>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self) -> Json {
+        match &*self.lock() {
+            Some(progress) => {
+                let (stage, done, of) = progress.now();
+                json!({"stage": stage.name(), "done": done, "of": of})
+            }
+            None => Json::Null,
+        }
+    }
+}
+
+/// Copies the store to a file, as long as whoever asked waits.
+async fn backup(app: &App, given: &mut Given) -> Result<Json> {
+    /// Ends the copy when the client leaves or the server stops.
+    struct Waiting(Arc<Progress>);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+    let to = PathBuf::from(given.text("path")?);
+    if !to.is_absolute() {
+        return Err(Error::bad("path: an absolute one is needed"));
+    }
+    let force = given.0.get("force") == Some(&Json::Bool(true));
+    let progress = Arc::new(Progress::default());
+    {
+        let mut current = app.backups.lock();
+        if current.is_some() {
+            return Err(Error::new(Kind::Conflict, "another backup is under way"));
+        }
+        *current = Some(progress.clone());
+    }
+    let (data, backups) = (app.config.data.clone(), app.backups.clone());
+    let waiting = Waiting(progress.clone());
+    let copying = tokio::task::spawn_blocking(move || {
+        let written = backup::write(&data, &to, force, &progress);
+        *backups.lock() = None;
+        written
+    });
+    let contents = copying.await.map_err(Error::internal)??;
+    drop(waiting);
+    Ok(contents.to_json())
 }
 
 /// A command's body.

@@ -13,7 +13,7 @@ use super::fault::fault;
 use super::{accounts, connection, log, migrate, readable};
 
 /// `RWCT`.
-const APPLICATION: i32 = 0x5257_4354;
+pub(crate) const APPLICATION: i32 = 0x5257_4354;
 
 /// The layout this program reads and writes.
 pub(crate) const FORMAT: i32 = 2;

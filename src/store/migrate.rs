@@ -101,6 +101,11 @@ pub fn load(connection: &Connection) -> Result<Catalog> {
     Arc::try_unwrap(stored.catalog).map_err(|_| Error::internal("the catalog is shared at open"))
 }
 
+/// All that the catalog knows.
+pub(crate) fn stored(connection: &Connection) -> Result<Stored> {
+    stored::read(connection).map_err(broken)
+}
+
 fn broken(error: rusqlite::Error) -> Error {
     Error::internal(format_args!("catalog: {error}"))
 }

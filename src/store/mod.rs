@@ -3,6 +3,7 @@
 //! **Does not know:** subscriptions, sockets, principals, wire formats.
 
 pub mod accounts;
+pub mod backup;
 mod cell;
 mod checkpoint;
 mod codec;
@@ -133,6 +134,7 @@ impl Store {
     /// Errors name the directory and are for whoever starts the server.
     pub fn open(options: Options, sink: Box<dyn CommitSink>) -> Result<Store> {
         let lock = lock::take(&options.dir)?;
+        backup::restore::finish(&options.dir)?;
         let connection = format::open(&options.dir)?;
         let catalog = migrate::load(&connection)?;
         let shared =

@@ -422,7 +422,7 @@ fn unwritten(error: Error) -> Error {
 }
 
 /// Microseconds since 1970.
-fn clock() -> i64 {
+pub(crate) fn clock() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,59 @@
+//! `GET /api/realtime/status`: how the stream and its log are, for admins.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::auth::principal::Principal;
+use crate::error::{Error, Result};
+use crate::model::cursor::Cursor;
+use crate::model::time;
+use crate::store::Mark;
+
+use super::App;
+
+/// What stands under `data`.
+///
+/// # Errors
+/// 401 for guests, 403 for everybody but admins, and the store's.
+pub(super) async fn status(app: &App, principal: &Principal) -> Result<Json> {
+    if !principal.admin {
+        return Err(match principal.user {
+            None => Error::unauthorized("log in as an admin"),
+            Some(_) => Error::forbidden("the status of the stream is the admins'"),
+        });
+    }
+    let (log, stats) =
+        tokio::join!(app.store.read(|reader| reader.log_size()), app.live.stats());
+    let log = log?;
+    let by_schema: Map<String, Json> =
+        stats.by_schema.iter().map(|(name, number)| (name.to_string(), json!(number))).collect();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+    // Whoever left so long ago, and has a cursor of then, can still resume.
+    let hours = log.oldest.map(|mark| {
+        let hours = now.saturating_sub(mark.time).max(0) as f64 / 3_600_000_000.0;
+        (hours * 1_000.0).round() / 1_000.0
+    });
+    Ok(json!({
+        "cursor": {"oldest": log.oldest.map(cursor), "newest": log.newest.map(cursor)},
+        "log": {
+            "entries": log.entries,
+            "bytes": log.bytes,
+            "oldest_time": log.oldest.map(|mark| time::format(mark.time)),
+            "newest_time": log.newest.map(|mark| time::format(mark.time)),
+            "hours": hours,
+            "most_bytes": app.limits.log_bytes,
+            "most_hours": app.limits.log_age.as_secs_f64() / 3_600.0,
+        },
+        "subscriptions": stats.subscriptions,
+        "plans": stats.plans,
+        "by_schema": by_schema,
+        "slowest_outbox": {"frames": stats.slowest_frames, "bytes": stats.slowest_bytes},
+        "behind": {"commits": stats.behind_commits, "bytes": stats.behind_bytes},
+    }))
+}
+
+/// Admins are under no grant: its fingerprint is 0, so these are cursors they can use.
+fn cursor(mark: Mark) -> String {
+    Cursor { position: mark.position, stamp: mark.stamp, grant: 0 }.to_string()
+}
