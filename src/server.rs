@@ -6,6 +6,7 @@
 mod control;
 mod hello;
 mod routes;
+mod status;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

@@ -19,7 +19,7 @@ use crate::net::clients::Connection;
 use crate::net::http::{Handler, Request, Response};
 use crate::net::{socket, sse};
 
-use super::{App, control, hello};
+use super::{App, control, hello, status};
 
 /// A whole import that is all or nothing may come from the owner at once.
 const OWNER_BODY_BYTES: usize = 256 << 20;
@@ -229,6 +229,7 @@ impl App {
                 let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
                 number(self.content.delete_all(principal, ask).await?)
             }
+            Call::Status => json(status::status(self, principal).await?),
             Call::SchemaList => json(self.schemas.list(principal)?),
             Call::SchemaGet { name } => json(self.schemas.get(principal, &name)?),
             Call::SchemaCreate { schema } => json(self.schemas.create(principal, schema).await?),

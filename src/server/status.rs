@@ -21,8 +21,7 @@ pub(super) async fn status(app: &App, principal: &Principal) -> Result<Json> {
             Some(_) => Error::forbidden("the status of the stream is the admins'"),
         });
     }
-    let (log, stats) =
-        tokio::join!(app.store.read(|reader| reader.log_size()), app.live.stats());
+    let (log, stats) = tokio::join!(app.store.read(|reader| reader.log_size()), app.live.stats());
     let log = log?;
     let by_schema: Map<String, Json> =
         stats.by_schema.iter().map(|(name, number)| (name.to_string(), json!(number))).collect();

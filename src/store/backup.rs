@@ -25,7 +25,7 @@ use crate::model::schema::SchemaKind;
 use crate::model::time;
 
 use super::fault::Trouble;
-use super::log::{self, Size};
+use super::log::{self, LogSize};
 use super::{connection, format, functions, lock, migrate};
 
 /// Steps of SQLite's machine between two looks at whether to go on.
@@ -98,7 +98,7 @@ pub struct Contents {
     pub schemas: usize,
     pub users: u64,
     /// The change log.
-    pub log: Size,
+    pub log: LogSize,
     /// Of the file.
     pub bytes: u64,
 }
@@ -132,9 +132,10 @@ pub fn write(dir: &Path, to: &Path, force: bool, progress: &Arc<Progress>) -> Re
     let part = Part::make(target.beside(".", ".part")?)?;
     copy(&store, &source, &part.path, progress)?;
     progress.enter(Stage::Finishing);
-    let copied = open(&part.path, OpenFlags::SQLITE_OPEN_READ_ONLY, progress)?;
+    let mut copied = open(&part.path, OpenFlags::SQLITE_OPEN_READ_WRITE, progress)?;
+    format::raise(&mut copied).map_err(|error| failed(&part.path, error))?;
     let contents = contents(&copied, &part.path)?;
-    drop(copied);
+    copied.close().map_err(|(_, error)| failed(&part.path, error))?;
     if progress.is_stopped() {
         return Err(stopped());
     }
@@ -192,7 +193,8 @@ impl Target {
             Ok(there) if there.is_dir() => {
                 return Err(Error::bad(format!("{shown} is a folder; name a file in it")));
             }
-            Ok(there) if !force && !(there.is_file() && there.len() == 0) => {
+            // An empty file is somebody's placeholder (`mktemp`).
+            Ok(there) if !(force || there.is_file() && there.len() == 0) => {
                 return Err(Error::bad(format!(
                     "{shown} is there already; choose another name, or --force to replace it"
                 )));
@@ -344,8 +346,8 @@ fn copy(store: &Connection, source: &Path, part: &Path, progress: &Arc<Progress>
     })
 }
 
-/// The store's format; refused where the file is none of ours, or of a newer program.
-fn known(store: &Connection, path: &Path) -> Result<i32> {
+/// Refuses a file that is none of ours, or of a newer program.
+fn known(store: &Connection, path: &Path) -> Result<()> {
     let number = |name| store.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let numbers = number("application_id").and_then(|id| Ok((id, number("user_version")?)));
     let (id, format) = numbers.map_err(|error| failed(path, error))?;
@@ -359,21 +361,17 @@ fn known(store: &Connection, path: &Path) -> Result<i32> {
             format::FORMAT
         )));
     }
-    Ok(format)
+    Ok(())
 }
 
-/// Counts. A file of an older format has no catalog that this program could read yet: then only
-/// the log is counted.
+/// Counts what is in a store of the present format.
 fn contents(store: &Connection, path: &Path) -> Result<Contents> {
     let fail = |error| failed(path, error);
     let mut contents = Contents {
-        log: log::size(store).map_err(fail)?,
+        log: log::size(store)?,
         bytes: fs::metadata(path).map_err(|error| wrong(path, "cannot be read", &error))?.len(),
         ..Contents::default()
     };
-    if known(store, path)? < format::FORMAT {
-        return Ok(contents);
-    }
     let catalog: Catalog = migrate::load(store)?;
     for schema in catalog.all() {
         let count = || {

@@ -82,6 +82,16 @@ fn bring_up(writer: &mut Connection, dir: &Path, current: i32, steps: &[Step]) -
     Ok(())
 }
 
+/// Brings a store of a known format up to date in its place: for a copy, of which nobody needs
+/// another.
+pub(crate) fn raise(copy: &mut Connection) -> rusqlite::Result<()> {
+    let format: i32 = copy.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match STEPS.get(usize::try_from(format - 1).unwrap_or(usize::MAX)..) {
+        None | Some([]) => Ok(()),
+        Some(steps) => change(copy, FORMAT, steps),
+    }
+}
+
 /// Runs the steps and notes the new format, all or nothing.
 fn change(writer: &mut Connection, format: i32, steps: &[Step]) -> rusqlite::Result<()> {
     let transaction = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

@@ -21,6 +21,7 @@ pub enum Route {
     Logout,
     Me,
     Password,
+    Status,
     SchemaList,
     SchemaCreate,
     SchemaGet(String),
@@ -48,6 +49,8 @@ pub enum Call {
     Me,
     /// `POST /api/auth/password`
     Password { current: String, password: String },
+    /// `GET /api/realtime/status`
+    Status,
     /// `GET /api/schema`
     SchemaList,
     /// `GET /api/schema/NAME`
@@ -106,6 +109,8 @@ pub fn route(method: &str, path: &str) -> Result<Route> {
         (["auth", "me"], _) => (None, "GET, HEAD"),
         (["auth", "password"], "POST") => (Some(Route::Password), ""),
         (["auth", "password"], _) => (None, "POST"),
+        (["realtime", "status"], "GET") => (Some(Route::Status), ""),
+        (["realtime", "status"], _) => (None, "GET, HEAD"),
         (["schema"], "GET") => (Some(Route::SchemaList), ""),
         (["schema"], "POST") => (Some(Route::SchemaCreate), ""),
         (["schema"], _) => (None, "GET, HEAD, POST"),
@@ -186,6 +191,7 @@ impl Route {
                 body.finish()?;
                 call
             }
+            Route::Status => Call::Status,
             Route::SchemaList => Call::SchemaList,
             Route::SchemaGet(name) => Call::SchemaGet { name },
             Route::SchemaCreate => {

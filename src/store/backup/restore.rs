@@ -55,10 +55,11 @@ pub fn restore(dir: &Path, from: &Path, force: bool, progress: &Arc<Progress>) -
     let part = Part::make(dir.join(format!(".{RESTORING}{tag}")))?;
     copy(&source, from, &part.path, progress)?;
     progress.enter(Stage::Finishing);
-    let made = open(&part.path, OpenFlags::SQLITE_OPEN_READ_WRITE, progress)?;
+    let mut made = open(&part.path, OpenFlags::SQLITE_OPEN_READ_WRITE, progress)?;
+    format::raise(&mut made).map_err(|error| failed(&part.path, error))?;
     end_sessions(&made).map_err(|error| failed(&part.path, error))?;
     let contents = contents(&made, &part.path)?;
-    let schemas = texts(&made, &part.path)?;
+    let schemas = texts(&made)?;
     made.close().map_err(|(_, error)| failed(&part.path, error))?;
     decide(dir, &tag, part)?;
     let before = finish(dir)?;
@@ -101,10 +102,8 @@ fn end_sessions(made: &Connection) -> rusqlite::Result<()> {
     made.execute_batch("DELETE FROM _rc_session; DELETE FROM _rc_refresh_used;")
 }
 
-fn texts(made: &Connection, path: &Path) -> Result<Vec<(String, String)>> {
-    if known(made, path)? < format::FORMAT {
-        return Ok(Vec::new());
-    }
+/// What is served from a store: names and applied texts.
+fn texts(made: &Connection) -> Result<Vec<(String, String)>> {
     let stored = migrate::stored(made)?;
     let served = stored.schemas.into_values();
     let served = served.filter(|one| !one.retired && one.schema.kind == SchemaKind::User);
