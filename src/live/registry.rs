@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
+use crate::model::catalog::Catalog;
 use crate::model::change::Change;
-use crate::model::related::Key;
-use crate::model::schema::SchemaId;
+use crate::model::related::{Key, Paths};
+use crate::model::schema::{Schema, SchemaId, Shape};
 use crate::query::{Body, Plan};
 
 use super::message::{Encode, Events};
@@ -106,6 +107,11 @@ pub struct Entry {
     by_key: HashMap<Key, Vec<usize>>,
     open: Vec<usize>,
     listeners: usize,
+    /// Of them, who is told transitions, and who is told which fields changed.
+    transitions: usize,
+    changes: usize,
+    /// The schemas whose records the plan reads through relations, and the junctions between.
+    pub(super) reach: Vec<SchemaId>,
 }
 
 struct SharedBody {
@@ -123,6 +129,8 @@ pub struct Registry {
     bodies: Vec<Option<SharedBody>>,
     free_bodies: Vec<BodyId>,
     by_body_key: HashMap<Arc<[u8]>, BodyId>,
+    /// Plans that read through relations and have listeners who are told transitions.
+    reading_back: Vec<PlanId>,
     encoders: Vec<&'static str>,
     subscribers: HashMap<SubId, Subscriber>,
     /// Ends of tokens, seconds since 1970.
@@ -139,6 +147,9 @@ impl Registry {
         let Some(entry) = &mut self.plans[plan] else { unreachable!("a plan just interned") };
         let seat = Seat { subscriber: id, outbox: outbox.clone(), told: Cell::new(told) };
         let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
+        if mode.transitions && entry.transitions == 1 && !entry.plan.paths.is_empty() {
+            self.reading_back.push(plan);
+        }
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
         }
@@ -161,6 +172,9 @@ impl Registry {
                 && let Some(moved) = self.subscribers.get_mut(&moved)
             {
                 moved.seat = subscriber.seat;
+            }
+            if subscriber.mode.transitions && entry.transitions == 0 {
+                self.reading_back.retain(|plan| *plan != subscriber.plan);
             }
             if entry.listeners == 0 {
                 self.remove_plan(subscriber.plan);
@@ -186,6 +200,8 @@ impl Registry {
             shared.plans += 1;
         }
         let (key, schema) = (plan.key.clone(), plan.schema.id);
+        let mut reach = Vec::new();
+        follow(&plan.catalog, &plan.schema, &plan.paths, &mut reach);
         let entry = Entry {
             plan,
             body,
@@ -195,6 +211,9 @@ impl Registry {
             by_key: HashMap::new(),
             open: Vec::new(),
             listeners: 0,
+            transitions: 0,
+            changes: 0,
+            reach,
         };
         let id = place(&mut self.plans, &mut self.free_plans, entry);
         self.by_plan_key.insert(key, id);
@@ -237,6 +256,11 @@ impl Registry {
     /// exactly.
     pub fn candidates(&self, change: &Change) -> &[PlanId] {
         self.by_schema.get(&change.schema).map_or(&[], Vec::as_slice)
+    }
+
+    /// The plans whose listeners want to hear of records that read what a commit changed.
+    pub(super) fn reading_back(&self) -> &[PlanId] {
+        &self.reading_back
     }
 
     pub fn plan(&self, id: PlanId) -> Option<&Entry> {
@@ -287,6 +311,8 @@ impl Entry {
         seat: Seat,
     ) -> (usize, usize) {
         self.listeners += 1;
+        self.transitions += usize::from(mode.transitions);
+        self.changes += usize::from(mode.changes);
         self.events = self.events.with(request.events);
         let siblings = match key {
             Some(key) => self.by_key.entry(key.clone()).or_default(),
@@ -321,6 +347,8 @@ impl Entry {
         let Some(group) = self.groups[at].as_mut() else { return (0, None) };
         let told = group.seats.swap_remove(seat).told.get();
         self.listeners -= 1;
+        self.transitions -= usize::from(group.mode.transitions);
+        self.changes -= usize::from(group.mode.changes);
         if !group.seats.is_empty() {
             return (told, group.seats.get(seat).map(|moved| moved.subscriber));
         }
@@ -360,6 +388,16 @@ impl Entry {
         !self.by_key.is_empty()
     }
 
+    /// Whether some listener is told transitions.
+    pub(super) fn tells_transitions(&self) -> bool {
+        self.transitions > 0
+    }
+
+    /// Whether some listener is told which fields changed.
+    pub(super) fn names_changes(&self) -> bool {
+        self.changes > 0
+    }
+
     pub fn listeners(&self) -> usize {
         self.listeners
     }
@@ -368,6 +406,21 @@ impl Entry {
     pub(super) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
         let groups = self.groups.iter().flatten().filter(|group| such(group.mode));
         groups.flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
+    }
+}
+
+/// Adds the schemas that `paths` lead through from `schema`.
+fn follow(catalog: &Catalog, schema: &Schema, paths: &Paths, out: &mut Vec<SchemaId>) {
+    for (name, deeper) in &paths.0 {
+        let Some(index) = schema.relation(name) else { continue };
+        let relation = &schema.relations[index];
+        if let Shape::Link { junction, .. } = relation.shape {
+            out.push(junction);
+        }
+        out.push(relation.target);
+        if let Some(target) = catalog.get(relation.target) {
+            follow(catalog, target, deeper, out);
+        }
     }
 }
 

@@ -1,0 +1,126 @@
+//! The records of a commit as one body shows them, each encoded once.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::live::message::Event;
+use crate::model::change::{Change, Commit, Op};
+use crate::query::Body;
+
+use super::find;
+
+#[derive(Default)]
+pub(super) struct Bodies {
+    pub(super) bytes: Vec<u8>,
+    /// Where each stands in `bytes`, by index of the change; empty where not encoded (a record
+    /// never is).
+    whole: Vec<Range<usize>>,
+    /// The same for records of which the key alone is told. Mostly there are none.
+    keys: Vec<Range<usize>>,
+    /// What an update changed, as an index into `sets`. Filled only where somebody asked.
+    changed: Vec<Option<usize>>,
+    /// Indexes of the body's fields; each set once.
+    sets: Vec<Vec<usize>>,
+}
+
+impl Bodies {
+    /// Begins with another body of a commit with so many changes.
+    pub(super) fn start(&mut self, changes: usize) {
+        self.bytes.clear();
+        self.whole.clear();
+        self.whole.resize(changes, 0..0);
+        self.keys.clear();
+        self.changed.clear();
+        self.sets.clear();
+    }
+
+    /// A large commit must not hold its memory until the next one.
+    pub(super) fn end(&mut self, keep: usize) {
+        self.start(0);
+        self.bytes.shrink_to(keep);
+    }
+
+    /// Encodes what `event` tells of a change. `false` if the body panicked, or became too large:
+    /// related records stand in it as often as they are related.
+    pub(super) fn encode(
+        &mut self,
+        body: &Body,
+        commit: &Commit,
+        at: usize,
+        event: Event,
+        most: usize,
+    ) -> bool {
+        let Some(change) = find::change(commit, at) else { return true };
+        if event == Event::Leave {
+            return self.encode_key(body, change, at);
+        }
+        if !self.whole[at].is_empty() {
+            return true;
+        }
+        let (row, related) = match change.op {
+            Op::Create | Op::Update => (&change.after, &commit.related.after),
+            Op::Delete => (&change.before, &commit.related.before),
+        };
+        let Some(row) = row else { return true };
+        let start = self.bytes.len();
+        let encode = || body.encode_within(row, related, &mut self.bytes, most);
+        let encoded = catch_unwind(AssertUnwindSafe(encode));
+        self.whole[at] = start..self.bytes.len();
+        matches!(encoded, Ok(Ok(())))
+    }
+
+    fn encode_key(&mut self, body: &Body, change: &Change, at: usize) -> bool {
+        self.keys.resize(self.whole.len(), 0..0);
+        let Some(row) = change.before.as_ref().filter(|_| self.keys[at].is_empty()) else {
+            return true;
+        };
+        let start = self.bytes.len();
+        let encoded = catch_unwind(AssertUnwindSafe(|| body.encode_key(row, &mut self.bytes)));
+        self.keys[at] = start..self.bytes.len();
+        encoded.is_ok()
+    }
+
+    /// Looks what an update changed of what is shown, but for the column that every update sets.
+    /// `false` if the body panicked.
+    pub(super) fn compare(
+        &mut self,
+        body: &Body,
+        commit: &Commit,
+        at: usize,
+        automatic: Option<&str>,
+    ) -> bool {
+        self.changed.resize(self.whole.len(), None);
+        if self.changed[at].is_some() {
+            return true;
+        }
+        let Some(change) = find::change(commit, at) else { return true };
+        let Ok(mut set) = catch_unwind(AssertUnwindSafe(|| find::changed(commit, change, body)))
+        else {
+            return false;
+        };
+        set.retain(|field| Some(body.name(*field)) != automatic);
+        let known = self.sets.iter().position(|known| *known == set);
+        self.changed[at] = Some(known.unwrap_or_else(|| {
+            self.sets.push(set);
+            self.sets.len() - 1
+        }));
+        true
+    }
+
+    /// Where the record stands in `bytes` as `event` tells it.
+    pub(super) fn range(&self, event: Event, at: usize) -> Range<usize> {
+        let ranges = if event == Event::Leave { &self.keys } else { &self.whole };
+        ranges.get(at).cloned().unwrap_or_default()
+    }
+
+    /// Equal numbers: the same fields changed.
+    pub(super) fn set(&self, at: usize) -> Option<usize> {
+        self.changed.get(at).copied().flatten()
+    }
+
+    /// The names of the fields in a set.
+    pub(super) fn names<'b>(&self, body: &'b Body, set: Option<usize>) -> Vec<&'b str> {
+        let set = set.and_then(|set| self.sets.get(set));
+        set.into_iter().flatten().map(|field| body.name(*field)).collect()
+    }
+}

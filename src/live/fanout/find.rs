@@ -1,0 +1,232 @@
+//! Which plans a commit concerns, and how.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::live::message::Event;
+use crate::live::registry::{BodyId, Entry, PlanId, Registry};
+use crate::model::change::{Change, Commit, Op};
+use crate::model::related::Key;
+use crate::model::schema::SchemaId;
+use crate::query::{Body, Plan};
+
+use super::Fanout;
+use super::failure::{Failure, Fault};
+
+/// A plan is concerned by a change.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) body: BodyId,
+    pub(super) plan: PlanId,
+    /// See [`change`].
+    pub(super) change: usize,
+    /// With transitions, where the plan has listeners that are told so.
+    pub(super) event: Event,
+    /// Whether it is told without transitions too, where `Enter` is an update.
+    pub(super) plain: bool,
+}
+
+/// What is told of a commit by index: its changes, behind them its dependants.
+pub(super) fn change(commit: &Commit, at: usize) -> Option<&Change> {
+    match at.checked_sub(commit.changes.len()) {
+        None => commit.changes.get(at),
+        Some(at) => commit.related.dependants.changes.get(at),
+    }
+}
+
+/// How many indexes there are.
+pub(super) fn changes(commit: &Commit) -> usize {
+    commit.changes.len() + commit.related.dependants.changes.len()
+}
+
+impl Fanout {
+    /// Fills `found`, ordered so that plans of one body, and changes of one plan, follow each
+    /// other.
+    pub(super) fn find(&mut self, registry: &Registry, commit: &Commit) {
+        for (at, change) in commit.changes.iter().enumerate() {
+            let candidates = registry.candidates(change);
+            if candidates.is_empty() || self.is_beyond(change) {
+                continue;
+            }
+            for &id in candidates {
+                if let Some(entry) = registry.plan(id) {
+                    self.weigh(commit, change, at, id, entry);
+                }
+            }
+        }
+        self.find_dependants(registry, commit);
+        self.found.sort_unstable_by_key(|found| (found.body, found.plan, found.change));
+    }
+
+    fn weigh(&mut self, commit: &Commit, change: &Change, at: usize, id: PlanId, entry: &Entry) {
+        let event = Event::of(change.op);
+        if !entry.events.has(event) || !concerns(entry, change) {
+            return;
+        }
+        if let Some(fault) = unreadable(commit, change, entry, false) {
+            return self.fail(id, false, fault);
+        }
+        match catch_unwind(AssertUnwindSafe(|| judge(commit, change, entry))) {
+            Ok(Some((event, plain))) => {
+                self.found.push(Found { body: entry.body, plan: id, change: at, event, plain });
+            }
+            Ok(None) => {}
+            Err(_) => self.fail(id, false, Fault::Failed),
+        }
+    }
+
+    /// Records that were not touched themselves, but read others that were. Paid for only where
+    /// plans with transitions read through relations.
+    fn find_dependants(&mut self, registry: &Registry, commit: &Commit) {
+        if registry.reading_back().is_empty() || commit.changes.is_empty() {
+            return;
+        }
+        let mut touched: Vec<SchemaId> =
+            commit.changes.iter().map(|change| change.schema).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        let mut some = Vec::new();
+        for &id in registry.reading_back() {
+            let Some(entry) = registry.plan(id) else { continue };
+            if !entry.reach.iter().any(|schema| touched.binary_search(schema).is_ok()) {
+                continue;
+            }
+            some.clear();
+            match dependants(commit, &entry.plan, &mut some) {
+                Ok(()) => {}
+                Err(fault) => {
+                    self.fail(id, true, fault);
+                    continue;
+                }
+            }
+            for &index in &some {
+                let at = commit.changes.len() + index;
+                let Some(change) = change(commit, at) else { continue };
+                if self.is_beyond(change) || !concerns(entry, change) {
+                    continue;
+                }
+                if let Some(fault) = unreadable(commit, change, entry, true) {
+                    self.fail(id, true, fault);
+                    break;
+                }
+                let judge = || judge_dependant(commit, change, &entry.plan);
+                match catch_unwind(AssertUnwindSafe(judge)) {
+                    Ok(Some(event)) => {
+                        let (body, plan) = (entry.body, id);
+                        self.found.push(Found { body, plan, change: at, event, plain: false });
+                    }
+                    Ok(None) => {}
+                    Err(_) => self.fail(id, true, Fault::Failed),
+                }
+            }
+        }
+    }
+
+    fn is_beyond(&self, change: &Change) -> bool {
+        let key = self.upto.as_ref().and_then(|upto| Some((upto, Key::of(&change.key)?)));
+        key.is_some_and(|(upto, key)| key > *upto)
+    }
+
+    pub(super) fn fail(&mut self, plan: PlanId, transitions: bool, fault: Fault) {
+        let failure = Failure { plan, transitions, fault };
+        if !self.failed.contains(&failure) {
+            self.failed.push(failure);
+        }
+    }
+}
+
+/// Why what the commit brought cannot be read through the plan.
+fn unreadable(commit: &Commit, change: &Change, entry: &Entry, back: bool) -> Option<Fault> {
+    let plan = &entry.plan;
+    // A row of another layout must never be read through this plan.
+    if plan.schema.version != change.schema_version {
+        return Some(Fault::Failed);
+    }
+    if plan.paths.is_empty() {
+        return None;
+    }
+    if commit.related.incomplete.contains(&plan.schema.id) {
+        return Some(Fault::TooMany);
+    }
+    (!commit.related.gathers(plan.schema.id, &plan.paths, back)).then_some(Fault::Ungathered)
+}
+
+/// The dependants that the plan may be concerned by, as indexes among them, each once.
+fn dependants(commit: &Commit, plan: &Plan, out: &mut Vec<usize>) -> Result<(), Fault> {
+    let (schema, related) = (plan.schema.id, &commit.related);
+    if related.incomplete.contains(&schema) {
+        return Err(Fault::TooMany);
+    }
+    if !related.gathers(schema, &plan.paths, true) {
+        return Err(Fault::Ungathered);
+    }
+    for relation in plan.paths.0.keys() {
+        match related.dependants.by.get(&(schema, relation.clone())) {
+            None => {}
+            Some(None) => return Err(Fault::Dependants),
+            Some(Some(some)) => out.extend_from_slice(some),
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    Ok(())
+}
+
+/// What a change is to the plan: its event, and whether it is one without transitions too. The
+/// state before an update is looked at only where somebody wants to know of it.
+fn judge(commit: &Commit, change: &Change, entry: &Entry) -> Option<(Event, bool)> {
+    let (plan, related) = (&entry.plan, &commit.related);
+    let was = || matches!(&change.before, Some(row) if plan.matches(row, &related.before));
+    let is = || matches!(&change.after, Some(row) if plan.matches(row, &related.after));
+    match change.op {
+        Op::Create => is().then_some((Event::Create, true)),
+        Op::Delete => was().then_some((Event::Delete, true)),
+        Op::Update if !entry.tells_transitions() => {
+            (is() && watched(commit, change, plan)).then_some((Event::Update, true))
+        }
+        Op::Update => match (was(), is()) {
+            (false, false) => None,
+            (true, false) => Some((Event::Leave, false)),
+            (false, true) => Some((Event::Enter, watched(commit, change, plan))),
+            (true, true) => watched(commit, change, plan).then_some((Event::Update, true)),
+        },
+    }
+}
+
+fn judge_dependant(commit: &Commit, change: &Change, plan: &Plan) -> Option<Event> {
+    let (before, after) = (change.before.as_deref()?, change.after.as_deref()?);
+    let related = &commit.related;
+    match (plan.matches(before, &related.before), plan.matches(after, &related.after)) {
+        (false, false) => None,
+        (true, false) => Some(Event::Leave),
+        (false, true) => Some(Event::Enter),
+        (true, true) => {
+            let seen = plan.reads.as_ref().is_some_and(|reads| differs(commit, change, reads));
+            (seen && watched(commit, change, plan)).then_some(Event::Update)
+        }
+    }
+}
+
+/// Whether an update changed what the client watches; all of it where it named nothing.
+fn watched(commit: &Commit, change: &Change, plan: &Plan) -> bool {
+    plan.watch.as_ref().is_none_or(|watch| differs(commit, change, watch))
+}
+
+fn differs(commit: &Commit, change: &Change, body: &Body) -> bool {
+    !changed(commit, change, body).is_empty()
+}
+
+/// What an update changed of what the body shows; see [`Body::changed`].
+pub(super) fn changed(commit: &Commit, change: &Change, body: &Body) -> Vec<usize> {
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) => {
+            body.changed((before, &commit.related.before), (after, &commit.related.after))
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether someone listens to this plan for more than single records, or for this very one.
+fn concerns(entry: &Entry, change: &Change) -> bool {
+    !entry.only_keyed()
+        || Key::of(&change.key).is_some_and(|key| entry.keyed(&key).next().is_some())
+}

@@ -1,0 +1,229 @@
+//! A commit's messages: matched, encoded once, shared, offered.
+//!
+//! Everything here is per plan, per projection or per encoder; per subscriber there is one offer
+//! of frames that exist already.
+
+mod bodies;
+mod failure;
+mod find;
+mod frames;
+
+use crate::limits::Limits;
+use crate::model::change::Commit;
+use crate::model::related::Key;
+use crate::query::Body;
+
+use super::message::Event;
+use super::outbox::{Frame, Offer};
+use super::registry::{Entry, Group, Registry};
+
+use bodies::Bodies;
+pub use failure::{Failure, Fault};
+use find::Found;
+use frames::{Cursors, Form, Frames, Most};
+
+/// Working memory, kept from commit to commit.
+pub struct Fanout {
+    most: Most,
+    /// Of a commit's records as one body shows them.
+    body_bytes: usize,
+    upto: Option<Key>,
+    found: Vec<Found>,
+    bodies: Bodies,
+    frames: Frames,
+    cursors: Cursors,
+    /// What one group is offered.
+    offered: Vec<Frame>,
+    /// What a plan is concerned by, and one record of it.
+    lists: [Lists; 2],
+    failed: Vec<Failure>,
+}
+
+/// Indexes of changes, by how they are told.
+#[derive(Default)]
+struct Lists([Vec<usize>; 6]);
+
+/// A list, and the event that tells it.
+type Part = (Event, usize);
+
+const PLAIN: [Part; 3] = [(Event::Create, 0), (Event::Update, 1), (Event::Delete, 2)];
+const TRANSITIONS: [Part; 5] = [
+    (Event::Create, 0),
+    (Event::Leave, 3),
+    (Event::Update, 4),
+    (Event::Enter, 5),
+    (Event::Delete, 2),
+];
+
+impl Lists {
+    fn clear(&mut self) {
+        self.0.iter_mut().for_each(Vec::clear);
+    }
+
+    fn add(&mut self, found: &Found) {
+        let Lists([creates, updates, deletes, leaves, stays, enters]) = self;
+        if found.plain && matches!(found.event, Event::Update | Event::Enter) {
+            updates.push(found.change);
+        }
+        match found.event {
+            Event::Create => creates,
+            Event::Update => stays,
+            Event::Delete => deletes,
+            Event::Leave => leaves,
+            Event::Enter => enters,
+        }
+        .push(found.change);
+    }
+}
+
+impl Fanout {
+    pub fn new(limits: &Limits) -> Self {
+        Fanout {
+            most: Most { records: limits.message_records.max(1), bytes: limits.frame_bytes },
+            body_bytes: limits.tail_bytes,
+            upto: None,
+            found: Vec::new(),
+            bodies: Bodies::default(),
+            frames: Frames::default(),
+            cursors: Cursors::default(),
+            offered: Vec::new(),
+            lists: Default::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// From now on only records are told whose primary key is at most this one.
+    pub fn up_to(&mut self, key: Option<Key>) {
+        self.upto = key;
+    }
+
+    /// Tells every subscriber its messages of this commit. Gives those that cannot be told: what
+    /// they should have heard is unknown.
+    pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
+        self.find(registry, commit);
+        let found = std::mem::take(&mut self.found);
+        for run in found.chunk_by(|a, b| a.body == b.body) {
+            self.tell_body(registry, commit, run);
+        }
+        self.found = found;
+        self.found.clear();
+        self.frames.start();
+        self.cursors.start();
+        self.bodies.end(self.most.bytes);
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Tells the plans that show the same of a record.
+    fn tell_body(&mut self, registry: &Registry, commit: &Commit, run: &[Found]) {
+        let Some(body) = registry.body(run[0].body) else { return };
+        self.bodies.start(find::changes(commit));
+        self.frames.start();
+        for found in run {
+            let Found { change, event, .. } = *found;
+            if !self.bodies.encode(body, commit, change, event, self.body_bytes) {
+                run.iter().for_each(|found| self.fail(found.plan, false, Fault::Failed));
+                return;
+            }
+        }
+        for hits in run.chunk_by(|a, b| a.plan == b.plan) {
+            if let Some(entry) = registry.plan(hits[0].plan) {
+                self.tell_plan(entry, body, commit, hits);
+            }
+        }
+    }
+
+    fn tell_plan(&mut self, entry: &Entry, body: &Body, commit: &Commit, hits: &[Found]) {
+        let plan = hits[0].plan;
+        if entry.names_changes() {
+            let schema = &entry.plan.schema;
+            let automatic = schema.updated_at.map(|slot| &*schema.columns[slot].name);
+            let updates =
+                hits.iter().filter(|hit| matches!(hit.event, Event::Update | Event::Enter));
+            for hit in updates {
+                if !self.bodies.compare(body, commit, hit.change, automatic) {
+                    return self.fail(plan, false, Fault::Failed);
+                }
+            }
+        }
+        let mut failures = self.failed.iter().filter(|failure| failure.plan == plan);
+        let failed = failures.clone().any(|failure| !failure.transitions);
+        // All of a group hear of the commit, or none.
+        let no_transitions = failures.next().is_some();
+        if failed {
+            return;
+        }
+        let [mut all, mut one] = std::mem::take(&mut self.lists);
+        all.clear();
+        hits.iter().for_each(|hit| all.add(hit));
+        for group in entry.open() {
+            if !(no_transitions && group.mode.transitions) {
+                self.tell_group(group, body, commit, &all);
+            }
+        }
+        if entry.has_keyed() {
+            for hit in hits {
+                let key = find::change(commit, hit.change).and_then(|change| Key::of(&change.key));
+                let Some(key) = key else { continue };
+                one.clear();
+                one.add(hit);
+                for group in entry.keyed(&key) {
+                    if !(no_transitions && group.mode.transitions) {
+                        self.tell_group(group, body, commit, &one);
+                    }
+                }
+            }
+        }
+        self.lists = [all, one];
+    }
+
+    fn tell_group(&mut self, group: &Group, body: &Body, commit: &Commit, lists: &Lists) {
+        let parts: &[Part] = if group.mode.transitions { &TRANSITIONS } else { &PLAIN };
+        let encoder = &*group.encoder;
+        let mut held = None;
+        for &(event, list) in parts {
+            let changes = &lists.0[list];
+            if changes.is_empty() || !group.events.has(event) {
+                continue;
+            }
+            let updates = matches!(event, Event::Update | Event::Enter);
+            let form = Form {
+                encoder: group.encoder_id,
+                event,
+                single: group.key.is_some(),
+                named: group.mode.changes && updates,
+            };
+            for message in self.frames.messages(form, changes, &self.bodies, self.most) {
+                // Which one is the last is known when there is no other.
+                if let Some(before) = held.replace(message) {
+                    let frame = self.frames.plain(before, encoder, &self.bodies, body);
+                    self.offered.push(frame);
+                }
+            }
+        }
+        let Some(last) = held else { return };
+        let frame = match group.mode.cursors {
+            None => self.frames.plain(last, encoder, &self.bodies, body),
+            Some(grant) => {
+                let cursor = (&mut self.cursors, commit, grant);
+                self.frames.last(last, encoder, &self.bodies, body, cursor)
+            }
+        };
+        self.offered.push(frame);
+        offer(group, commit.position, &self.offered);
+        self.offered.clear();
+    }
+}
+
+fn offer(group: &Group, position: u64, frames: &[Frame]) {
+    for seat in &group.seats {
+        if position <= seat.told.get() {
+            continue;
+        }
+        if group.mode.cursors.is_some() {
+            seat.told.set(position);
+        }
+        if seat.outbox.offer(position, frames) == Offer::Overflowed {
+            tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
+        }
+    }
+}
