@@ -49,7 +49,7 @@ fn title(message: &Json) -> &str {
 
 /// What came instead of a stream.
 fn refusal(answered: Result<Sse, HttpAnswer>) -> (u16, Json) {
-    let answer = answered.err().expect("a refusal");
+    let answer = answered.expect_err("a refusal");
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     (answer.status, answer.json()["error"].clone())
@@ -86,7 +86,7 @@ fn a_stream_of_events() {
         ("Accept", "text/html, Text/Event-Stream;q=0.9"),
     ];
     let mut other =
-        server.sse("/realtime/content?schema=note&select=title", &headers).ok().expect("a stream");
+        server.sse("/realtime/content?schema=note&select=title", &headers).expect("a stream");
     create(&server, "three");
     assert_eq!(other.next(), json!({"event": "create", "data": {"id": 2, "title": "three"}}));
 }

@@ -160,6 +160,7 @@ impl Matcher {
         let mode = Mode::of(&request, &plan);
         if let Some(grant) = mode.cursors {
             outbox.offer_idle(&position(&*request.encoder, active, grant));
+            outbox.set_active(Cursor { position: active.position, stamp: active.stamp, grant });
         }
         let told = active.position;
         self.registry.attach(id, Listener { request, plan, key, mode, hold, outbox, told });

@@ -98,6 +98,8 @@ struct State {
     feeder: Option<Waker>,
     /// What the client holds already, before any frame.
     since: Option<Cursor>,
+    /// Where the subscription became active.
+    active: Option<Cursor>,
 }
 
 impl Outbox {
@@ -220,6 +222,19 @@ impl Outbox {
     /// See [`Outbox::set_since`].
     pub fn since(&self) -> Option<Cursor> {
         self.lock().since
+    }
+
+    /// Says that the subscription is active from this place on: all that was told before it has
+    /// been put in.
+    pub fn set_active(&self, cursor: Cursor) {
+        let mut state = self.lock();
+        state.active = Some(cursor);
+        wake(state);
+    }
+
+    /// See [`Outbox::set_active`]; `None` before that, and where there are no cursors.
+    pub fn active(&self) -> Option<Cursor> {
+        self.lock().active
     }
 
     /// Queues a frame that belongs to no commit, if nothing else waits; whether it did. The next

@@ -18,7 +18,9 @@ use crate::auth::principal::Principal;
 use crate::dialects::fastschema::sse::{self, Sse};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::live::{Frame, Live, Outbox, Subscription};
+use crate::live::outbox::TOO_SLOW;
+use crate::live::{Close, Frame, Live, Outbox, Subscription};
+use crate::model::cursor::Cursor;
 
 use super::body::Body;
 use super::socket;
@@ -68,6 +70,7 @@ pub async fn accept<B>(
         subscription: Some(subscription),
         retry: Some(sse::retry(RETRY + uuid::Uuid::new_v4().as_u128() as u32 % RETRY_SPREAD)),
         taken: VecDeque::new(),
+        cursor: None,
         ended: false,
         every: limits.ping_every,
         heartbeat: Box::pin(tokio::time::sleep(limits.ping_every)),
@@ -97,6 +100,8 @@ pub struct Events {
     /// Goes first.
     retry: Option<Bytes>,
     taken: VecDeque<Frame>,
+    /// The last one that went out.
+    cursor: Option<Cursor>,
     ended: bool,
     every: Duration,
     heartbeat: Pin<Box<Sleep>>,
@@ -117,7 +122,7 @@ impl Events {
             Poll::Ready(Some(close)) => {
                 self.ended = true;
                 self.subscription = None;
-                return Poll::Ready(Some(sse::close(&close)));
+                return Poll::Ready(Some(sse::close(&self.told(close))));
             }
             Poll::Pending => {}
         }
@@ -126,8 +131,18 @@ impl Events {
         Poll::Ready(Some(sse::heartbeat()))
     }
 
+    /// A close for being too slow tells where to go on: after what was handed over.
+    fn told(&self, close: Close) -> Close {
+        match self.cursor.or_else(|| self.outbox.since()) {
+            Some(cursor) if close.code == TOO_SLOW => close.resume_from(cursor),
+            _ => close,
+        }
+    }
+
     /// What was taken as one piece; a single frame is not copied.
     fn together(&mut self) -> Bytes {
+        let last = self.taken.iter().rev().find_map(|frame| frame.cursor);
+        self.cursor = last.or(self.cursor);
         if self.taken.len() == 1
             && let Some(frame) = self.taken.pop_front()
         {

@@ -20,6 +20,7 @@ pub struct Event {
 }
 
 /// An open stream.
+#[derive(Debug)]
 pub struct Sse {
     stream: TcpStream,
     pub head: HttpAnswer,
