@@ -185,25 +185,24 @@ pub(crate) fn at(connection: &Connection, position: u64) -> Result<Option<Mark>>
         .map_err(fault)
 }
 
-/// Entries of a page are read up to this many bytes, and one more.
-const PAGE_BYTES: usize = 16 << 20;
-
-/// Up to `limit` entries after position `after`, in order; fewer where they are large, but one
-/// where there is one.
+/// Up to `limit` entries after position `after`, in order; no more once they have `most` bytes, but
+/// one where there is one.
 pub(crate) fn entries(
     connection: &Connection,
     catalog: &Catalog,
     after: u64,
     limit: usize,
+    most: usize,
 ) -> Result<Vec<Entry>> {
     let read = || -> rusqlite::Result<Vec<(Mark, Vec<u8>)>> {
         let mut statement = connection.prepare_cached(
             "SELECT position, stamp, time, entry FROM _rc_log
              WHERE position > ?1 ORDER BY position LIMIT ?2",
         )?;
-        let mut rows = statement.query((after as i64, limit as i64))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query((after as i64, limit))?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
-        while bytes < PAGE_BYTES
+        while bytes < most
             && let Some(row) = rows.next()?
         {
             let entry: Vec<u8> = row.get(3)?;
@@ -214,6 +213,25 @@ pub(crate) fn entries(
     };
     let entries = read().map_err(fault)?;
     entries.iter().map(|(mark, entry)| against(catalog, *mark, decode(*mark, entry)?)).collect()
+}
+
+/// The entry at a position, read against a later catalog.
+pub(crate) fn entry(
+    connection: &Connection,
+    catalog: &Catalog,
+    position: u64,
+) -> Result<Option<Entry>> {
+    let Some((mark, entry)) = stored(connection, position)? else { return Ok(None) };
+    against(catalog, mark, decode(mark, &entry)?).map(Some)
+}
+
+fn stored(connection: &Connection, position: u64) -> Result<Option<(Mark, Vec<u8>)>> {
+    connection
+        .prepare_cached("SELECT position, stamp, time, entry FROM _rc_log WHERE position = ?1")
+        .and_then(|mut statement| {
+            statement.query_row([position as i64], |row| Ok((mark(row)?, row.get(3)?))).optional()
+        })
+        .map_err(fault)
 }
 
 fn decode(mark: Mark, entry: &[u8]) -> Result<Raw> {
@@ -296,15 +314,7 @@ pub(crate) fn image_before_next(
     let Some(name) = Key::of(key) else { return Ok(None) };
     let next = recent.next(connection, schema.id.0, &name, position).map_err(fault)?;
     let Some(next) = next else { return Ok(None) };
-    let found = connection
-        .prepare_cached("SELECT position, stamp, time, entry FROM _rc_log WHERE position = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([next as i64], |row| Ok((mark(row)?, row.get::<_, Vec<u8>>(3)?)))
-                .optional()
-        })
-        .map_err(fault)?;
-    if let Some((mark, entry)) = found {
+    if let Some((mark, entry)) = stored(connection, next)? {
         let raw = decode(mark, &entry)?;
         for change in &raw.changes {
             let shape = &raw.shapes[change.shape];

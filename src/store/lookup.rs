@@ -176,22 +176,34 @@ impl Lines {
 
     /// Those of the entries that are not in the tables yet.
     pub(crate) fn waiting(connection: &Connection) -> Result<Lines> {
-        let indexed: i64 = connection
-            .prepare_cached("SELECT value FROM _rc_meta WHERE name = 'indexed'")?
-            .query_row((), |row| row.get(0))?;
+        Lines::after(connection, indexed(connection)?).map(|(lines, _)| lines)
+    }
+
+    /// Those of the entries after `position`, in order, and the position of the last of these.
+    fn after(connection: &Connection, position: u64) -> Result<(Lines, u64)> {
+        let mut last = position;
         let mut entries = connection.prepare_cached(
             "SELECT position, entry FROM _rc_log WHERE position > ?1 ORDER BY position",
         )?;
-        let mut entries = entries.query([indexed])?;
+        let mut entries = entries.query([position as i64])?;
         let mut lines = Lines::default();
         while let Some(row) = entries.next()? {
+            last = row.get::<_, i64>(0)? as u64;
             // A damaged entry cannot be found by what it holds; whoever reads it is told.
             if let Ok(raw) = codec::decode(row.get_ref(1)?.as_blob()?) {
-                lines.add_raw(row.get::<_, i64>(0)? as u64, &raw);
+                lines.add_raw(last, &raw);
             }
         }
-        Ok(lines)
+        Ok((lines, last))
     }
+}
+
+/// Up to which position entries' look-ups are in the tables.
+fn indexed(connection: &Connection) -> Result<u64> {
+    connection
+        .prepare_cached("SELECT value FROM _rc_meta WHERE name = 'indexed'")?
+        .query_row((), |row| row.get::<_, i64>(0))
+        .map(|position| position as u64)
 }
 
 fn size(key: &Key) -> usize {
@@ -209,26 +221,55 @@ impl RawChange {
     }
 }
 
-/// The newest entries' look-ups, for one snapshot.
+/// The newest entries' look-ups, for one snapshot. A reader keeps them for its next one, which is
+/// at the same place or further on.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
+    /// Of the entries after this position,
+    after: u64,
+    /// up to this one.
+    upto: u64,
     keys: HashMap<(u32, Key), Vec<u64>>,
     refs: HashMap<(u32, Key), Vec<(u64, Key)>>,
 }
 
 impl Recent {
-    pub(crate) fn read(connection: &Connection) -> Result<Recent> {
-        let mut recent = Recent::default();
+    /// Goes on to the connection's snapshot.
+    pub(crate) fn catch_up(&mut self, connection: &Connection) -> Result<()> {
+        let indexed = indexed(connection)?;
+        if indexed != self.after {
+            *self = Recent { after: indexed, upto: indexed, ..Recent::default() };
+        }
+        let (lines, upto) = Lines::after(connection, self.upto)?;
+        self.upto = upto;
         // In order of positions, as they were written.
-        let lines = Lines::waiting(connection)?;
         for line in lines.keys {
-            recent.keys.entry((line.schema, line.key)).or_default().push(line.position);
+            self.keys.entry((line.schema, line.key)).or_default().push(line.position);
         }
         for line in lines.refs {
-            let at = recent.refs.entry((line.field, line.value)).or_default();
+            let at = self.refs.entry((line.field, line.value)).or_default();
             at.push((line.position, line.key));
         }
-        Ok(recent)
+        Ok(())
+    }
+
+    /// The first of these entries after `position` that touched a record.
+    pub(crate) fn next_here(&self, schema: u32, key: &Key, position: u64) -> Option<u64> {
+        let positions = self.keys.get(&(schema, key.clone()))?;
+        positions.get(positions.partition_point(|found| *found <= position)).copied()
+    }
+
+    /// Records whose column `field` lost or gained `value` in these entries after `position`; some
+    /// more than once.
+    pub(crate) fn moved_here(
+        &self,
+        field: u32,
+        value: &Key,
+        position: u64,
+    ) -> impl Iterator<Item = &Key> {
+        let moved = self.refs.get(&(field, value.clone())).map_or(&[][..], Vec::as_slice);
+        let first = moved.partition_point(|(found, _)| *found <= position);
+        moved[first..].iter().map(|(_, key)| key)
     }
 
     /// The first entry after `position` that touched a record.
@@ -246,11 +287,7 @@ impl Recent {
             )?
             .query_row((schema, Cell(key), position as i64), |row| row.get(0))
             .optional()?;
-        let recent = || {
-            let positions = self.keys.get(&(schema, key.clone()))?;
-            positions.iter().copied().find(|found| *found > position)
-        };
-        Ok(indexed.map(|found| found as u64).or_else(recent))
+        Ok(indexed.map(|found| found as u64).or_else(|| self.next_here(schema, key, position)))
     }
 
     /// Records whose column `field` lost or gained `value` after `position`; some more than once.
@@ -268,8 +305,7 @@ impl Recent {
             )?
             .query_and_then((field, Cell(value), position as i64), |row| key_of(row.get_ref(0)?))?
             .collect::<Result<_>>()?;
-        let recent = self.refs.get(&(field, value.clone())).into_iter().flatten();
-        keys.extend(recent.filter(|(found, _)| *found > position).map(|(_, key)| key.clone()));
+        keys.extend(self.moved_here(field, value, position).cloned());
         Ok(keys)
     }
 }
@@ -287,7 +323,7 @@ impl ToSql for Cell<'_> {
     }
 }
 
-fn key_of(cell: ValueRef<'_>) -> Result<Key> {
+pub(crate) fn key_of(cell: ValueRef<'_>) -> Result<Key> {
     Ok(match cell {
         ValueRef::Integer(number) => Key::Int(number),
         ValueRef::Text(_) => Key::Text(cell.as_str()?.into()),

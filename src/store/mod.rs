@@ -4,11 +4,13 @@
 
 pub mod accounts;
 pub mod backup;
+mod beside;
 mod cell;
 mod checkpoint;
 mod codec;
 mod connection;
 pub(crate) mod ddl;
+mod dependants;
 mod fault;
 mod format;
 pub mod functions;
@@ -19,6 +21,7 @@ mod lookup;
 mod mark;
 pub mod migrate;
 pub mod page;
+mod past;
 mod pool;
 pub mod read;
 mod readable;
@@ -33,6 +36,7 @@ mod touched;
 mod trim;
 pub mod tx;
 mod unlinked;
+mod view;
 mod watch;
 mod writer;
 

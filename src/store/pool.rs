@@ -1,5 +1,6 @@
 //! A few threads that read.
 
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 
+use super::beside::Bounds;
 use super::connection::{self, Use};
 use super::fault::fault;
 use super::format;
 use super::line::Line;
-use super::read::Reader;
+use super::lookup::Recent;
+use super::read::{Reader, Time};
 use super::texts::TextCache;
 use super::watch::Watch;
 use super::{Options, Shared};
@@ -40,11 +43,11 @@ pub(crate) fn start(
             let mut thread = Thread {
                 dir: options.dir.clone(),
                 read_time: options.limits.read_time,
-                related_records: options.limits.related_records,
-                related_bytes: options.limits.answer_bytes,
+                bounds: Bounds::new(&options.limits),
                 shared: shared.clone(),
                 watch: Watch::default(),
                 texts: TextCache::default(),
+                recent: RefCell::default(),
                 catalog: None,
                 connection: None,
             };
@@ -68,11 +71,11 @@ pub(crate) fn start(
 struct Thread {
     dir: PathBuf,
     read_time: Duration,
-    related_records: usize,
-    related_bytes: usize,
+    bounds: Bounds,
     shared: Arc<Shared>,
     watch: Watch,
     texts: TextCache,
+    recent: RefCell<Recent>,
     /// Version of the catalog that `texts` were spelt for.
     catalog: Option<u64>,
     /// `None` after a failure, until the next read.
@@ -91,9 +94,12 @@ impl Thread {
             Ok(connection) => connection,
             Err(error) => return (task.job)(Err(fault(error))),
         };
-        self.watch.hold(Instant::now() + self.read_time, Some(task.abandoned));
+        let until = Instant::now() + self.read_time;
+        self.watch.hold(until, Some(task.abandoned.clone()));
         // A panic is the request's own: its future hears of it because the answer never comes.
-        let good = catch_unwind(AssertUnwindSafe(|| self.read(&connection, task.job)));
+        let good = catch_unwind(AssertUnwindSafe(|| {
+            self.read(&connection, until, task.abandoned, task.job)
+        }));
         self.watch.release();
         let ended = connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok();
         if ended && good.unwrap_or(true) {
@@ -102,7 +108,13 @@ impl Thread {
     }
 
     /// `false` where the connection is not to be used again.
-    fn read(&mut self, connection: &Connection, job: ReadJob) -> bool {
+    fn read(
+        &mut self,
+        connection: &Connection,
+        until: Instant,
+        abandoned: Arc<AtomicBool>,
+        job: ReadJob,
+    ) -> bool {
         let catalog = match self.snapshot(connection) {
             Ok(catalog) => catalog,
             Err(error) => {
@@ -114,9 +126,15 @@ impl Thread {
             self.texts.clear();
             self.catalog = Some(catalog.version);
         }
-        let (related_records, related_bytes) = (self.related_records, self.related_bytes);
-        let (texts, recent) = (&self.texts, std::cell::OnceCell::new());
-        let reader = Reader { connection, catalog, texts, related_records, related_bytes, recent };
+        let reader = Reader {
+            connection,
+            catalog,
+            texts: &self.texts,
+            bounds: self.bounds,
+            recent: &self.recent,
+            is_recent: Cell::new(false),
+            time: Time { watch: &self.watch, until, abandoned },
+        };
         job(Ok(&reader));
         true
     }

@@ -1,7 +1,9 @@
 //! Reading rows: what transactions and readers have in common.
 
-use std::cell::OnceCell;
+use std::cell::{Cell as Flag, Ref, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
@@ -14,16 +16,22 @@ use crate::model::related::{Key, Paths, RelatedSet, Want};
 use crate::model::schema::{Schema, SchemaId, Slot};
 use crate::model::value::Value;
 
+use super::beside::Bounds;
 use super::cell::{self, Cell};
 use super::connection::prepared;
 use super::fault::fault;
 use super::log::{self, Entry, LogSize, Mark};
 use super::lookup::Recent;
 use super::readable;
-use super::related::{self, Source};
+use super::related;
 use super::replay;
 use super::room::Room;
 use super::texts::TextCache;
+use super::view::Present;
+use super::watch::Watch;
+
+/// Entries of one call are read up to this many bytes, and one more.
+const ENTRIES_BYTES: usize = 16 << 20;
 
 /// Rows of one schema.
 #[derive(Clone, Debug)]
@@ -63,11 +71,27 @@ pub struct Reader<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) texts: &'a TextCache,
-    pub(crate) related_records: usize,
-    /// Bytes of related rows that one call may give.
-    pub(crate) related_bytes: usize,
-    /// Read when something is first looked up in the log.
-    pub(crate) recent: OnceCell<Recent>,
+    pub(crate) bounds: Bounds,
+    /// The newest entries' look-ups as the thread's last reader left them.
+    pub(crate) recent: &'a RefCell<Recent>,
+    /// Whether they are those of this snapshot.
+    pub(crate) is_recent: Flag<bool>,
+    pub(crate) time: Time<'a>,
+}
+
+/// The time a read may take.
+pub(crate) struct Time<'a> {
+    pub(crate) watch: &'a Watch,
+    pub(crate) until: Instant,
+    /// Set when nobody waits any more.
+    pub(crate) abandoned: Arc<AtomicBool>,
+}
+
+impl Time<'_> {
+    /// Gives what comes now `more` than is left, the caller being gone excepted.
+    pub(crate) fn extend(&self, more: Duration) {
+        self.watch.hold(self.until + more, Some(self.abandoned.clone()));
+    }
 }
 
 impl Reader<'_> {
@@ -89,7 +113,7 @@ impl Reader<'_> {
     /// Up to `limit` entries after `after`, in order, read against this snapshot's catalog. Fewer
     /// where they are large, but one where there is one.
     pub fn entries(&self, after: u64, limit: usize) -> Result<Vec<Entry>> {
-        log::entries(self.connection, &self.catalog, after, limit)
+        log::entries(self.connection, &self.catalog, after, limit, ENTRIES_BYTES)
     }
 
     /// Up to `limit` commits after position `after`, in order, as the writer would have made them
@@ -110,12 +134,12 @@ impl Reader<'_> {
         log::size(self.connection)
     }
 
-    fn recent(&self) -> Result<&Recent> {
-        if let Some(recent) = self.recent.get() {
-            return Ok(recent);
+    pub(crate) fn recent(&self) -> Result<Ref<'_, Recent>> {
+        if !self.is_recent.get() {
+            self.recent.borrow_mut().catch_up(self.connection).map_err(fault)?;
+            self.is_recent.set(true);
         }
-        let recent = Recent::read(self.connection).map_err(fault)?;
-        Ok(self.recent.get_or_init(|| recent))
+        Ok(self.recent.borrow())
     }
 
     /// The record as it stood right after the entry at `position` (0: before the first). Exact
@@ -127,7 +151,7 @@ impl Reader<'_> {
         position: u64,
     ) -> Result<Option<Arc<Row>>> {
         let (connection, recent) = (self.connection, self.recent()?);
-        match log::image_before_next(connection, recent, &self.catalog, schema, key, position)? {
+        match log::image_before_next(connection, &recent, &self.catalog, schema, key, position)? {
             Some(image) => Ok(image),
             None => self.get(schema, key),
         }
@@ -183,10 +207,8 @@ impl Rows for Reader<'_> {
     }
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
-        let Reader { connection, catalog, texts, related_records, related_bytes, .. } = self;
-        let (most, bytes) = (*related_records, *related_bytes);
-        let source = Source { connection, texts, catalog, most, bytes };
-        related::gather(&source, schema, rows, paths, None)
+        let view = Present { connection: self.connection, texts: self.texts, undo: None };
+        related::gather(&view, &self.catalog, schema, rows, paths, &self.bounds.budget())
     }
 }
 

@@ -1,14 +1,32 @@
 //! Commits made anew from the log.
+//!
+//! Related rows and dependants are gathered as the writer gathers them (`beside.rs`), from the
+//! states right before and right after each entry (`past.rs`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::model::catalog::Catalog;
-use crate::model::change::Commit;
+use crate::model::change::{Commit, Row};
 use crate::model::related::{RelatedRows, Want};
+use crate::model::schema::SchemaId;
 
-use super::log::Entry;
+use super::beside::{self, Sides};
+use super::log::{self, Entry};
+use super::past::Page;
 use super::read::Reader;
+use super::related::gather;
+
+/// A page's entries, as they stand in the log, are read up to this many bytes, and one more.
+const ENTRY_BYTES: usize = 4 << 20;
+
+/// A page ends with the commit for which its related rows take this much memory.
+const ROW_BYTES: usize = 16 << 20;
+
+/// For what must come to an end, however long it takes.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// See [`Reader::replay`].
 pub(crate) fn page(
@@ -17,24 +35,91 @@ pub(crate) fn page(
     limit: usize,
     want: &Arc<Want>,
 ) -> Result<Vec<Arc<Commit>>> {
-    let entries = reader.entries(after, limit)?;
-    let commits = entries.into_iter().map(|entry| {
-        let related = RelatedRows { gathered: want.clone(), ..RelatedRows::default() };
-        Arc::new(commit(&reader.catalog, entry, related))
-    });
-    Ok(commits.collect())
+    let bytes = ENTRY_BYTES;
+    let entries = log::entries(reader.connection, &reader.catalog, after, limit, bytes)?;
+    if want.is_empty() {
+        let related = || RelatedRows { gathered: want.clone(), ..RelatedRows::default() };
+        let made = entries.into_iter().map(|entry| commit(&reader.catalog, entry, related()));
+        return Ok(made.collect());
+    }
+    let page = Page::new(reader, &entries)?;
+    let began = Instant::now();
+    let patience = reader.time.until.saturating_duration_since(began) / 2;
+    warm(reader, &page, &entries, want)?;
+    let mut made = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let related = match related(reader, &page, &entry, want) {
+            // The others may come with a later page; the first must come with this one.
+            Err(error) if error.kind == Kind::Timeout && !made.is_empty() => break,
+            Err(error) if error.kind == Kind::Timeout => {
+                reader.time.extend(LONG);
+                let related = related(reader, &page, &entry, want);
+                reader.time.extend(Duration::ZERO);
+                related?
+            }
+            related => related?,
+        };
+        made.push(commit(&reader.catalog, entry, related));
+        if began.elapsed() >= patience || page.bytes() >= ROW_BYTES {
+            break;
+        }
+    }
+    Ok(made)
+}
+
+/// Reads much of what the entries will need in a few statements, instead of a few an entry.
+fn warm(reader: &Reader<'_>, page: &Page<'_>, entries: &[Entry], want: &Want) -> Result<()> {
+    let mut rows: BTreeMap<SchemaId, Vec<Arc<Row>>> = BTreeMap::new();
+    for change in entries.iter().flat_map(|entry| &entry.changes) {
+        if want.paths.get(&change.schema).is_some_and(|paths| !paths.is_empty()) {
+            let states = [&change.before, &change.after].into_iter().flatten().cloned();
+            rows.entry(change.schema).or_default().extend(states);
+        }
+    }
+    for (schema, rows) in rows {
+        let (Some(schema), Some(paths)) = (reader.catalog.get(schema), want.paths.get(&schema))
+        else {
+            continue;
+        };
+        let (view, budget) = (page.end(), reader.bounds.budget());
+        match gather(&view, &reader.catalog, schema, &rows, paths, &budget) {
+            // What is missing is read when it is needed.
+            Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
+}
+
+fn related(
+    reader: &Reader<'_>,
+    page: &Page<'_>,
+    entry: &Entry,
+    want: &Arc<Want>,
+) -> Result<RelatedRows> {
+    let position = entry.mark.position;
+    let (before, after) = (page.at(position - 1), page.at(position));
+    let sides = Sides {
+        catalog: &reader.catalog,
+        before: &before,
+        after: &after,
+        bounds: reader.bounds,
+        turn: &|_| (),
+        hasty: false,
+    };
+    beside::related(&sides, want, &entry.changes)
 }
 
 /// The commit that an entry tells of. Its records are in the layout of `catalog`, whatever it was
 /// then.
-fn commit(catalog: &Catalog, entry: Entry, related: RelatedRows) -> Commit {
+fn commit(catalog: &Catalog, entry: Entry, related: RelatedRows) -> Arc<Commit> {
     let mut changes = entry.changes;
     for change in &mut changes {
         if let Some(schema) = catalog.get(change.schema) {
             change.schema_version = schema.version;
         }
     }
-    Commit {
+    Arc::new(Commit {
         position: entry.mark.position,
         stamp: entry.mark.stamp,
         time: entry.mark.time,
@@ -42,5 +127,5 @@ fn commit(catalog: &Catalog, entry: Entry, related: RelatedRows) -> Commit {
         changes,
         notices: Vec::new(),
         related,
-    }
+    })
 }

@@ -1,20 +1,20 @@
 //! What a finished job leaves: its entry in the log, and the commit that the sink is told.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::error::{Error, Kind, Result};
-use crate::model::change::{Change, Commit, Row};
-use crate::model::related::{Paths, RelatedRows, Want};
-use crate::model::schema::{Schema, SchemaId};
+use crate::error::{Error, Result};
+use crate::model::change::{Change, Commit};
+use crate::model::related::{RelatedRows, Want};
 
+use super::beside::{self, Bounds, Sides};
 use super::codec;
 use super::fault::fault;
 use super::log::{self, Mark, Tail};
 use super::lookup::Lines;
 use super::readable;
-use super::related::gather;
 use super::tx::Tx;
+use super::view::Present;
 
 /// Writes the job's entry and adds its look-ups to `lines`; `None` where it changed nothing.
 pub(crate) fn seal(
@@ -37,7 +37,7 @@ pub(crate) fn seal(
     let bytes = log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas, lines)
         .map_err(fault)?;
     readable::note(tx.connection, &tx.unreadable, mark.position).map_err(fault)?;
-    let related = related(tx, want, &changes, &schemas)?;
+    let related = related(tx, want, &changes)?;
     *tail = Tail { newest: mark, ends: tail.ends + bytes };
     Ok(Some(Arc::new(Commit {
         position: mark.position,
@@ -50,45 +50,26 @@ pub(crate) fn seal(
     })))
 }
 
-/// What the wanted paths read from the changed records, after the write and before it.
-fn related(
-    tx: &Tx<'_>,
-    want: &Arc<Want>,
-    changes: &[Change],
-    schemas: &[Arc<Schema>],
-) -> Result<RelatedRows> {
-    let mut both = RelatedRows { gathered: want.clone(), ..RelatedRows::default() };
-    if want.is_empty() {
-        return Ok(both);
-    }
-    let source = tx.source();
-    let mut wanted: HashMap<SchemaId, (&Arc<Schema>, &Paths, Vec<usize>)> = HashMap::new();
-    for (index, schema) in schemas.iter().enumerate() {
-        if let Some(paths) = want.paths.get(&schema.id).filter(|paths| !paths.is_empty()) {
-            wanted.entry(schema.id).or_insert((schema, paths, Vec::new())).2.push(index);
-        }
-    }
-    for (schema, paths, indexes) in wanted.into_values() {
-        let side = |pick: fn(&Change) -> &Option<Arc<Row>>| -> Vec<Arc<Row>> {
-            indexes.iter().filter_map(|index| pick(&changes[*index]).clone()).collect()
-        };
-        let read =
-            |rows: &[Arc<Row>], undo| tx.reading(|| gather(&source, schema, rows, paths, undo));
-        let (before, after) = (side(|change| &change.before), side(|change| &change.after));
-        let sides =
-            read(&after, None).and_then(|after| Ok((after, read(&before, Some(&tx.touched))?)));
-        match sides {
-            Ok((after, before)) => {
-                both.after.merge(after);
-                both.before.merge(before);
-            }
-            // What subscribers read must not keep others from writing.
-            Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {
-                tracing::warn!("a commit without the related records of {}: {error}", schema.name);
-                both.incomplete.insert(schema.id);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(both)
+/// What is wanted beside the changes. Each piece gets its share of the time that reading may take,
+/// so that one that takes too long spoils no other.
+fn related(tx: &Tx<'_>, want: &Arc<Want>, changes: &[Change]) -> Result<RelatedRows> {
+    let present = |undo| Present { connection: tx.connection, texts: &tx.desk.texts, undo };
+    let (before, after) = (present(Some(&tx.touched)), present(None));
+    let until = Instant::now() + tx.desk.limits.read_time;
+    let turn = |left: usize| {
+        let now = Instant::now();
+        let share = until.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX);
+        tx.desk.watch.hold(now + share, None);
+    };
+    let sides = Sides {
+        catalog: &tx.catalog,
+        before: &before,
+        after: &after,
+        bounds: Bounds::new(&tx.desk.limits),
+        turn: &turn,
+        hasty: true,
+    };
+    let related = beside::related(&sides, want, changes);
+    tx.desk.watch.release();
+    related
 }

@@ -21,6 +21,7 @@ use crate::model::related::{Key, Paths, RelatedSet};
 use crate::model::schema::{Schema, SchemaId};
 use crate::model::value::Value;
 
+use super::beside::Bounds;
 use super::format;
 use super::read::{self, Query, Rows};
 use super::refs::Referrer;
@@ -28,6 +29,7 @@ use super::related;
 use super::texts::TextCache;
 use super::touched::Touched;
 use super::unlinked::Unlinked;
+use super::view::Present;
 use super::watch::Watch;
 
 use rows::{fits, no_record};
@@ -196,17 +198,6 @@ impl<'a> Tx<'a> {
         outcome
     }
 
-    /// Where related rows are read from.
-    pub(crate) fn source(&self) -> related::Source<'_> {
-        related::Source {
-            connection: self.connection,
-            texts: &self.desk.texts,
-            catalog: &self.catalog,
-            most: self.desk.limits.related_records,
-            bytes: self.desk.limits.answer_bytes,
-        }
-    }
-
     fn schema(&self, id: SchemaId) -> Result<Arc<Schema>> {
         self.catalog
             .get(id)
@@ -244,6 +235,8 @@ impl Rows for Tx<'_> {
     }
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
-        self.reading(|| related::gather(&self.source(), schema, rows, paths, None))
+        let view = Present { connection: self.connection, texts: &self.desk.texts, undo: None };
+        let budget = Bounds::new(&self.desk.limits).budget();
+        self.reading(|| related::gather(&view, &self.catalog, schema, rows, paths, &budget))
     }
 }
