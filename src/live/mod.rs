@@ -8,23 +8,29 @@
 //!
 //! **Does not know:** dialects (it gets an [`Encode`]), sockets (it fills an outbox), SQL.
 
+pub mod cache;
 pub mod fanout;
 pub mod frame;
+pub mod history;
 pub mod matcher;
 pub mod message;
 pub mod outbox;
 pub mod recent;
 pub mod registry;
 pub mod regrant;
+pub mod replay;
 pub mod snapshot;
+pub mod source;
 pub mod subscription;
 pub mod tail;
 pub mod teller;
 #[cfg(test)]
 mod tests;
 pub mod wanted;
+pub mod way;
 
 pub use message::{Encode, Event, Events, Message, Records};
 pub use outbox::{Close, Frame, Outbox};
-pub use subscription::{Live, Principals, Request, Source, Start, Stats, Subscription, Told};
+pub use source::Source;
+pub use subscription::{Live, Principals, Request, Start, Stats, Subscription, Told};
 pub use tail::{Tail, TailSink};

@@ -189,13 +189,12 @@ impl Outbox {
         Ok(Feed::Taken)
     }
 
-    /// Resolves when no more than half of what may wait does and these frames fit, or when the
+    /// Resolves when no more than half of what may wait does and so many frames of so many bytes fit, or when the
     /// outbox has ended. For one task at a time.
-    pub async fn room(&self, frames: &[Frame]) {
-        let bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
+    pub async fn room(&self, frames: usize, bytes: usize) {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
-            let fits = state.queue.len() - state.free_frames + frames.len() <= self.max_frames
+            let fits = state.queue.len() - state.free_frames + frames <= self.max_frames
                 && state.bytes - state.free_bytes + bytes <= self.max_bytes;
             let room = state.queue.is_empty() || (self.has_room(&state) && fits);
             if room || state.end.is_some() {
@@ -406,7 +405,7 @@ mod tests {
         assert_eq!(outbox.waiting().0, 12, "nothing was lost");
         let mut cx = Context::from_waker(Waker::noop());
         let two = frames(2);
-        let mut room = std::pin::pin!(outbox.room(&two));
+        let mut room = std::pin::pin!(outbox.room(2, 20));
         for _ in 0..10 {
             assert!(room.as_mut().poll(&mut cx).is_pending());
             assert_eq!(take(&outbox, 1).0, 1);

@@ -134,8 +134,7 @@ pub(super) fn catalog(matcher: &mut Matcher, old: &Catalog, broken: &[SchemaId])
         if new.get(schema.id).is_none() {
             matcher.end(id, &Error::no_schema(&schema.name));
         } else if crosses(old, &schema, &entry.plan.paths, &broken) {
-            let message = format!("what {} shows has changed: read it anew", schema.name);
-            matcher.end(id, &Error::new(Kind::Gone, message));
+            matcher.end(id, &migrated(&schema.name));
         } else if let Some(subscriber) = matcher.registry.detach(id) {
             leaving.push((id, subscriber));
         }
@@ -170,8 +169,13 @@ pub(super) fn regranted() -> Error {
     Error::new(Kind::Gone, "access has changed: what may be seen must be read anew")
 }
 
+/// How a subscription ends whose schema was changed by more than additions.
+pub(super) fn migrated(schema: &str) -> Error {
+    Error::new(Kind::Gone, format!("what {schema} shows has changed: read it anew"))
+}
+
 /// What was asked was good once: if it is refused now, it is access that was lost.
-fn lost(error: Error) -> Error {
+pub(super) fn lost(error: Error) -> Error {
     match error.kind {
         Kind::Bad => Error::forbidden(error.message),
         Kind::Unauthorized => {

@@ -1,31 +1,30 @@
 //! The room's door: subscribe, be counted, shut down.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::auth::directory::Directory;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::model::catalog::Catalog;
 use crate::model::cursor::Cursor;
-use crate::model::related::{Key, Want};
+use crate::model::related::Key;
 use crate::model::schema::Schema;
 use crate::query::{Ask, Plan, parse_key};
-use crate::store::{Mark, Store};
+use crate::store::Mark;
 
 use super::matcher::Matcher;
 use super::message::{Encode, Events};
 use super::outbox::{Close, Outbox};
 use super::recent::Recent;
-use super::snapshot::{self, PageAsk};
+use super::source::Source;
 use super::tail::{Queue, Tail};
 use super::wanted::{Hold, Wanted};
+use super::way::{self, Begin, Core, Gate, New, Way};
 
 /// Who a principal is at present; implemented by the directory of users and sessions.
 pub trait Principals: Send + Sync {
@@ -37,53 +36,6 @@ pub trait Principals: Send + Sync {
 impl Principals for Directory {
     fn current(&self, principal: &Principal) -> Option<Arc<Principal>> {
         Directory::current(self, principal)
-    }
-}
-
-/// What the stream needs of the store.
-pub trait Source: Send + Sync {
-    /// The newest entry of the log; of zeros while there is none. Blocks, on a thread outside the
-    /// runtime.
-    fn newest(&self) -> Result<Mark>;
-    /// The catalog after the newest commit.
-    fn catalog(&self) -> Arc<Catalog>;
-    /// What the writer must gather from now on.
-    fn want(&self, want: Want);
-    /// Resolves when all that the writer was given before has reached the tail.
-    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>;
-    /// The next page of a snapshot, in a short read of its own.
-    fn page(
-        &self,
-        ask: PageAsk,
-        limits: &Arc<Limits>,
-    ) -> Pin<Box<dyn Future<Output = Result<snapshot::Read>> + Send + '_>>;
-}
-
-impl Source for Store {
-    fn newest(&self) -> Result<Mark> {
-        let newest = self.read_blocking(|reader| reader.newest())?;
-        Ok(newest.unwrap_or(Mark { position: 0, stamp: 0, time: 0 }))
-    }
-
-    fn catalog(&self) -> Arc<Catalog> {
-        Store::catalog(self)
-    }
-
-    fn want(&self, want: Want) {
-        Store::want(self, want);
-    }
-
-    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
-        Box::pin(async { Store::barrier(self).await.map(drop) })
-    }
-
-    fn page(
-        &self,
-        ask: PageAsk,
-        limits: &Arc<Limits>,
-    ) -> Pin<Box<dyn Future<Output = Result<snapshot::Read>> + Send + '_>> {
-        let limits = limits.clone();
-        Box::pin(Store::read(self, move |reader| snapshot::read(reader, &limits, &ask)))
     }
 }
 
@@ -189,16 +141,14 @@ pub struct Stats {
     /// Commits (and their bytes) that the matcher has not told yet.
     pub behind_commits: usize,
     pub behind_bytes: usize,
+    /// Subscriptions that have not reached the live stream yet: replays and snapshots, at work or
+    /// waiting.
+    pub replays: usize,
 }
 
 /// The stream of changes: a thread that matches, and the door to it.
 pub struct Live {
-    queue: Arc<Queue>,
-    source: Arc<dyn Source>,
-    wanted: Arc<Wanted>,
-    /// What was told last.
-    recent: Arc<Recent>,
-    limits: Arc<Limits>,
+    core: Arc<Core>,
     next: AtomicU64,
     matcher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -221,6 +171,7 @@ impl Live {
             .spawn({
                 let (queue, source) = (queue.clone(), source.clone());
                 let (wanted, limits) = (wanted.clone(), limits.clone());
+                let principals = principals.clone();
                 move || match Matcher::new(queue, &*source, principals, wanted, limits) {
                     Ok(matcher) => {
                         let _ = tell.send(Ok(matcher.recent.clone()));
@@ -232,11 +183,7 @@ impl Live {
             .map_err(|error| failed(error.to_string()))?;
         let recent = told.recv().map_err(|_| failed("it panicked".into()))??;
         Ok(Arc::new(Live {
-            queue,
-            source,
-            wanted,
-            recent,
-            limits,
+            core: Core::new(queue, source, principals, wanted, recent, limits),
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
         }))
@@ -244,49 +191,76 @@ impl Live {
 
     /// Subscribes: checks the request against the schema and what the principal may read, and
     /// returns once the subscription is active: what commits from then on is delivered to
-    /// `outbox`. Errors are those of [`Plan::compile`], 400 for an `id` that is none of the
-    /// schema's type, 401 if the principal has ended meanwhile.
+    /// `outbox`. Where it begins earlier, it is active as soon as that is known to be possible;
+    /// what comes before the live stream is put into the outbox at the client's pace.
+    ///
+    /// # Errors
+    /// Those of [`Plan::compile`]; 400 for an `id` that is none of the schema's type; 401 if the
+    /// principal has ended meanwhile; 410 for a cursor that is not good, with the oldest one that
+    /// is as `detail`; 429 when too many are resuming.
     pub async fn subscribe(&self, request: Request, outbox: Arc<Outbox>) -> Result<Subscription> {
-        let catalog = self.source.catalog();
-        let plan = Plan::compile(&catalog, &request.principal, &self.limits, &request.ask)?;
+        let core = &self.core;
+        let catalog = core.source.catalog();
+        let plan = Plan::compile(&catalog, &request.principal, &core.limits, &request.ask)?;
         let key = request.id.as_deref().map(|id| record_key(&plan.schema, id)).transpose()?;
-        let hold =
-            self.wanted.settle(plan.schema.id, &plan.paths, request.told.transitions).await?;
-        let (answer, active) = oneshot::channel();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let back = request.told.transitions;
+        let hold = core.wanted.settle(plan.schema.id, &plan.paths, back).await?;
         let plan = Arc::new(plan);
+        let start = request.start;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let new = New { id, request, plan, key, hold, outbox };
+        let cursor = match start {
+            Start::Live | Start::Now => return self.attach(new).await,
+            Start::After(cursor) => cursor,
+            Start::Snapshot { .. } => {
+                return Err(Error::new(Kind::Unavailable, "snapshots are not served yet"));
+            }
+        };
+        let mut way = Way::new(core.clone(), new)?;
+        let after = way.verify(cursor).await?;
+        way.check(after.position).await?;
+        way.outbox.set_since(cursor);
+        let (task, gate) = way.start(Begin::After(after));
+        let queue = core.queue.clone();
+        Ok(Subscription { id, queue, way: Some((task.abort_handle(), gate)) })
+    }
+
+    async fn attach(&self, new: New) -> Result<Subscription> {
+        let New { id, request, plan, key, hold, outbox } = new;
+        let (answer, active) = oneshot::channel();
         let attach = Attach { id, request, plan, key, hold, outbox, told: None, answer };
-        let stopping = || Error::new(Kind::Unavailable, "the server is shutting down");
-        if !self.queue.command(Command::Attach(Box::new(attach))) {
-            return Err(stopping());
+        if !self.core.queue.command(Command::Attach(Box::new(attach))) {
+            return Err(way::stopping());
         }
         // Made before waiting: if the client leaves meanwhile, the detach follows the attach.
-        let subscription = Subscription { id, queue: self.queue.clone() };
-        active.await.map_err(|_| stopping())??;
+        let subscription = Subscription { id, queue: self.core.queue.clone(), way: None };
+        active.await.map_err(|_| way::stopping())??;
         Ok(subscription)
     }
 
     /// Ends every subscription after what waits for it, and takes no more.
     pub fn close_all(&self, close: Close) {
-        self.queue.close(Command::CloseAll(close));
+        self.core.queue.close(Command::CloseAll(close.clone()));
+        self.core.closing.send_replace(Some(close));
     }
 
     /// What was told last, for those who come back after a short while.
     pub fn recent(&self) -> &Arc<Recent> {
-        &self.recent
+        &self.core.recent
     }
 
     /// Counts, for admins.
     pub async fn stats(&self) -> Stats {
         let (answer, stats) = oneshot::channel();
-        self.queue.command(Command::Stats(answer));
-        stats.await.unwrap_or_default()
+        self.core.queue.command(Command::Stats(answer));
+        let stats = stats.await.unwrap_or_default();
+        Stats { replays: self.core.on_the_way(), ..stats }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.queue.stop();
+        self.core.queue.stop();
         let thread = self.matcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
@@ -298,10 +272,16 @@ impl Drop for Live {
 pub struct Subscription {
     id: SubId,
     queue: Arc<Queue>,
+    /// What it does before it is live.
+    way: Option<(AbortHandle, Arc<Gate>)>,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if let Some((task, gate)) = &self.way {
+            gate.shut();
+            task.abort();
+        }
         self.queue.command(Command::Detach(self.id));
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::related::{Paths, Want};
 use crate::model::schema::SchemaId;
 
-use super::subscription::Source;
+use super::source::Source;
 
 /// All paths that some subscription holds.
 pub struct Wanted {

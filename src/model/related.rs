@@ -161,7 +161,7 @@ impl RelatedRows {
 
 /// The relations that a filter, grant or projection reads, as a tree from one schema:
 /// relation name → what is read from there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Paths(pub std::collections::BTreeMap<Arc<str>, Paths>);
 
 impl Paths {

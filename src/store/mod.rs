@@ -199,8 +199,29 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        let (answer, _abandon) = self.ask(job)?;
+        let (answer, _abandon) = self.ask(job, true)?;
         answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// As [`Store::read`], however many wait: for callers whose number is bounded elsewhere, and
+    /// who cannot be told to come again.
+    pub async fn read_always<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let (answer, _abandon) = self.ask(job, false)?;
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// [`Store::read_always`] for threads outside the runtime. Panics within one.
+    pub fn read_always_blocking<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let (answer, _abandon) = self.ask(job, false)?;
+        answer.blocking_recv().unwrap_or_else(|_| Err(lost()))
     }
 
     /// [`Store::read`] for threads outside the runtime. Panics within one.
@@ -209,11 +230,11 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        let (answer, _abandon) = self.ask(job)?;
+        let (answer, _abandon) = self.ask(job, true)?;
         answer.blocking_recv().unwrap_or_else(|_| Err(lost()))
     }
 
-    fn ask<T, F>(&self, job: F) -> Result<(oneshot::Receiver<Result<T>>, Abandon)>
+    fn ask<T, F>(&self, job: F, bounded: bool) -> Result<(oneshot::Receiver<Result<T>>, Abandon)>
     where
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
@@ -226,7 +247,9 @@ impl Store {
             }),
             abandoned: abandoned.clone(),
         };
-        self.inner.reads.push(task).map_err(|why| refused(why, "reads"))?;
+        let reads = &self.inner.reads;
+        let entered = if bounded { reads.push(task) } else { reads.push_always(task) };
+        entered.map_err(|why| refused(why, "reads"))?;
         Ok((answer, Abandon(abandoned)))
     }
 

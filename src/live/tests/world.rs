@@ -1,8 +1,6 @@
 //! A matcher with a store and users made of paper, and someone who listens.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
@@ -14,6 +12,8 @@ use uuid::Uuid;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::live::history::mark;
+use crate::live::source::{Place, Reading, Stretch};
 use crate::live::*;
 use crate::model::catalog::Catalog;
 use crate::model::change::{Change, Commit, Notice, Op, Row};
@@ -107,6 +107,8 @@ pub(crate) struct Ground {
     pub(crate) catalog: Mutex<Arc<Catalog>>,
     pub(crate) wants: Mutex<Vec<Want>>,
     pub(crate) barriers: AtomicUsize,
+    /// Without notices, as a log gives its entries back.
+    pub(crate) log: Mutex<Vec<Arc<Commit>>>,
 }
 
 impl Source for Arc<Ground> {
@@ -122,17 +124,40 @@ impl Source for Arc<Ground> {
         self.wants.lock().unwrap().push(want);
     }
 
-    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> {
+    fn barrier(&self) -> Reading<'_, ()> {
         self.barriers.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(()) })
     }
 
-    fn page(
-        &self,
-        _: snapshot::PageAsk,
-        _: &Arc<Limits>,
-    ) -> Pin<Box<dyn Future<Output = Result<snapshot::Read>> + Send + '_>> {
+    fn page(&self, _: snapshot::PageAsk, _: &Arc<Limits>) -> Reading<'_, snapshot::Read> {
         Box::pin(async { Err(Error::internal("a store of paper has no pages")) })
+    }
+
+    fn replay(&self, after: u64, limit: usize, want: Arc<Want>) -> Reading<'_, Stretch> {
+        Box::pin(async move { self.replay_blocking(after, limit, want) })
+    }
+
+    fn replay_blocking(&self, after: u64, limit: usize, _: Arc<Want>) -> Result<Stretch> {
+        let log = self.log.lock().unwrap();
+        let newest = log.last().map(|commit| mark(commit)).unwrap_or_default();
+        let after = log.iter().filter(|commit| commit.position > after);
+        let commits = after.take(limit).cloned().collect();
+        Ok(Stretch { catalog: self.catalog(), commits, newest })
+    }
+
+    fn place(&self, position: u64, _: Vec<SchemaId>) -> Reading<'_, Place> {
+        Box::pin(async move {
+            let log = self.log.lock().unwrap();
+            let marks = || log.iter().map(|commit| mark(commit));
+            Ok(Place {
+                catalog: self.catalog(),
+                oldest: marks().next(),
+                newest: marks().last(),
+                entry: marks().find(|mark| mark.position == position),
+                unreadable: None,
+                readable: marks().next(),
+            })
+        })
     }
 }
 
@@ -178,6 +203,7 @@ impl World {
             catalog: Mutex::new(catalog(1, &files(""))),
             wants: Mutex::default(),
             barriers: AtomicUsize::new(0),
+            log: Mutex::default(),
         });
         let people = Arc::new(People::default());
         let source = Arc::new(ground.clone());
@@ -210,15 +236,21 @@ impl World {
     pub(crate) fn commit(&mut self, changes: Vec<Change>, notices: Vec<Notice>) {
         self.position += 1;
         let gathered = self.ground.wants.lock().unwrap().last().cloned().unwrap_or_default();
-        self.sink.committed(&[Arc::new(Commit {
-            position: self.position,
-            stamp: 0,
-            time: 0,
-            origin: None,
-            changes,
-            notices,
-            related: RelatedRows { gathered: Arc::new(gathered), ..RelatedRows::default() },
-        })]);
+        let gathered = Arc::new(gathered);
+        let position = self.position;
+        let commit = |notices| {
+            Arc::new(Commit {
+                position,
+                stamp: 0,
+                time: 0,
+                origin: None,
+                changes: changes.clone(),
+                notices,
+                related: RelatedRows { gathered: gathered.clone(), ..RelatedRows::default() },
+            })
+        };
+        self.ground.log.lock().unwrap().push(commit(vec![]));
+        self.sink.committed(&[commit(notices)]);
     }
 
     pub(crate) fn migrate(&mut self, to: Arc<Catalog>, broken: Vec<SchemaId>) {

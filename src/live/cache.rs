@@ -1,0 +1,185 @@
+//! Things that are made once and shared, as many as fit in a number of bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use crate::error::Result;
+
+/// What a place of its own costs, whatever is in it.
+const PLACE_BYTES: usize = 512;
+
+/// By key; the least recently used go first. Whoever asks for what is being made waits for it;
+/// if its maker leaves or fails, the next one makes it.
+pub struct Cache<K, V> {
+    max_bytes: usize,
+    state: Mutex<State<K, V>>,
+}
+
+struct State<K, V> {
+    places: HashMap<K, Place<V>>,
+    /// Keys by when they were last used.
+    used: BTreeMap<u64, K>,
+    now: u64,
+    bytes: usize,
+}
+
+struct Place<V> {
+    made: Made<V>,
+    used: u64,
+    bytes: usize,
+}
+
+type Made<V> = Arc<OnceCell<Arc<V>>>;
+
+impl<K: Clone + Eq + Hash, V> Cache<K, V> {
+    /// Holds at most `max_bytes`; what is larger is made and not kept.
+    pub fn new(max_bytes: usize) -> Self {
+        let state = State { places: HashMap::new(), used: BTreeMap::new(), now: 0, bytes: 0 };
+        Cache { max_bytes, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K, V>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is kept under `key` and `good`, or what `make` gives: the thing and its bytes. What is
+    /// not good is replaced; what is being made by someone else is waited for and counts as good.
+    ///
+    /// # Errors
+    /// Those of `make`; nothing is kept then.
+    pub async fn get<F>(&self, key: &K, good: impl Fn(&V) -> bool, make: F) -> Result<Arc<V>>
+    where
+        F: Future<Output = Result<(V, usize)>>,
+    {
+        let cell = self.lock().place(key, good);
+        let mut weight = None;
+        let made = cell
+            .get_or_try_init(async || {
+                let (value, bytes) = make.await?;
+                weight = Some(bytes);
+                crate::error::Result::Ok(Arc::new(value))
+            })
+            .await?
+            .clone();
+        if let Some(bytes) = weight {
+            self.lock().weigh(key, &cell, bytes, self.max_bytes);
+        }
+        Ok(made)
+    }
+
+    /// Bytes of all that is kept.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> State<K, V> {
+    fn place(&mut self, key: &K, good: impl Fn(&V) -> bool) -> Made<V> {
+        self.now += 1;
+        if let Some(place) = self.places.get_mut(key)
+            && place.made.get().is_none_or(|value| good(value))
+        {
+            self.used.remove(&place.used);
+            place.used = self.now;
+            self.used.insert(self.now, key.clone());
+            return place.made.clone();
+        }
+        self.remove(key);
+        let made = Made::default();
+        let place = Place { made: made.clone(), used: self.now, bytes: PLACE_BYTES };
+        self.places.insert(key.clone(), place);
+        self.used.insert(self.now, key.clone());
+        self.bytes += PLACE_BYTES;
+        made
+    }
+
+    fn weigh(&mut self, key: &K, made: &Made<V>, bytes: usize, max_bytes: usize) {
+        // It may have been replaced, or have gone already.
+        if let Some(place) = self.places.get_mut(key)
+            && Arc::ptr_eq(&place.made, made)
+        {
+            place.bytes += bytes;
+            self.bytes += bytes;
+            if place.bytes > max_bytes {
+                return self.remove(key);
+            }
+        }
+        while self.bytes > max_bytes
+            && let Some((_, oldest)) = self.used.first_key_value()
+        {
+            let oldest = oldest.clone();
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(place) = self.places.remove(key) {
+            self.used.remove(&place.used);
+            self.bytes -= place.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    async fn number(cache: &Cache<u32, u32>, key: u32, bytes: usize) -> (u32, bool) {
+        let mut made = false;
+        let value = cache.get(&key, |_| true, async {
+            made = true;
+            Ok((key * 10, bytes))
+        });
+        (*value.await.expect("a number"), made)
+    }
+
+    #[tokio::test]
+    async fn the_least_used_go_first() {
+        let cache = Cache::new(3 * PLACE_BYTES + 300);
+        for key in 1..=3 {
+            assert_eq!(number(&cache, key, 100).await, (key * 10, true));
+        }
+        assert_eq!(number(&cache, 1, 100).await, (10, false));
+        assert_eq!(number(&cache, 4, 100).await, (40, true));
+        assert_eq!(number(&cache, 1, 100).await, (10, false));
+        assert_eq!(number(&cache, 2, 100).await, (20, true), "the least recently used");
+        assert_eq!(cache.bytes(), 3 * PLACE_BYTES + 300);
+        assert_eq!(number(&cache, 9, 1 << 20).await, (90, true), "too large to be kept");
+        assert_eq!(cache.bytes(), 3 * PLACE_BYTES + 300, "nothing went for it");
+    }
+
+    #[tokio::test]
+    async fn made_once_for_all_who_wait() {
+        let cache = Arc::new(Cache::<u32, u32>::new(1 << 20));
+        let count = Arc::new(AtomicUsize::new(0));
+        let ask = || {
+            let (cache, count) = (cache.clone(), count.clone());
+            tokio::spawn(async move {
+                let make = async {
+                    tokio::task::yield_now().await;
+                    match count.fetch_add(1, Ordering::Relaxed) {
+                        // Who fails alone hears of it.
+                        0 => Err(Error::bad("no")),
+                        _ => Ok((7, 1)),
+                    }
+                };
+                cache.get(&1, |_| true, make).await.map(|value| *value).ok()
+            })
+        };
+        let asked: Vec<_> = (0..10).map(|_| ask()).collect();
+        let mut got = Vec::new();
+        for asked in asked {
+            got.push(asked.await.expect("no panic"));
+        }
+        assert_eq!(got.iter().filter(|got| got.is_none()).count(), 1);
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        let better = cache.get(&1, |value| *value > 7, async { Ok((8, 1)) });
+        assert_eq!(*better.await.expect("made anew"), 8);
+    }
+}

@@ -1,0 +1,139 @@
+//! From a cursor to the live stream.
+//!
+//! A cursor is held against the log before the client hears anything. What was committed after it
+//! is then told page by page as [`super::history`] gives it, as fast as the client takes it, until
+//! nothing is left to read; there the subscription joins the live stream, behind exactly the last
+//! entry that was told.
+
+use std::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::cursor::Cursor;
+use crate::store::Mark;
+
+use super::outbox::Feed;
+use super::source::Place;
+use super::way::{Way, schemas, size};
+
+impl Way {
+    /// Looks whether `cursor` is good: its entry is in the log with its stamp, it was given under
+    /// the plan's grant, and all that came after it can be read through the plan.
+    ///
+    /// # Errors
+    /// 410 saying which of these is not so, with the oldest good cursor as `detail`.
+    pub(super) async fn verify(&mut self, cursor: Cursor) -> Result<Mark> {
+        loop {
+            let plan = self.plan.clone();
+            let schemas = schemas(&plan.catalog, &plan.schema, &plan.paths);
+            let place = self.place(cursor.position, schemas).await?;
+            if place.catalog.version != plan.catalog.version {
+                // It has not begun: it is compiled as if it came now.
+                self.adopt(place.catalog, self.request.principal.clone()).await?;
+                continue;
+            }
+            return match self.judge(&place, cursor) {
+                Ok(mark) => Ok(mark),
+                Err(why) => Err(gone(why, place.readable, plan.grant)),
+            };
+        }
+    }
+
+    fn judge(&self, place: &Place, cursor: Cursor) -> Result<Mark, String> {
+        let foreign = "cursor is of another history or from the future";
+        let old = "cursor is older than the log keeps";
+        // Before the first entry there is nothing to be told apart by.
+        let start = Mark::default();
+        let entry = if cursor.position == 0 { Some(start) } else { place.entry };
+        let oldest = place.oldest.map_or(0, |oldest| oldest.position);
+        let Some(entry) = entry else {
+            let trimmed = cursor.position < oldest;
+            return Err(if trimmed { old } else { foreign }.to_owned());
+        };
+        if entry.stamp != cursor.stamp {
+            return Err(foreign.to_owned());
+        }
+        if entry.position + 1 < oldest {
+            return Err(old.to_owned());
+        }
+        if cursor.grant != self.plan.grant {
+            return Err("access has changed since the cursor was given".to_owned());
+        }
+        if let Some(schema) = place.unreadable {
+            let schema = self.plan.catalog.get(schema).map_or("", |schema| &schema.name);
+            return Err(format!("schema {schema} was migrated since the cursor was given"));
+        }
+        Ok(entry)
+    }
+
+    /// Tells everything after `at`, and joins the live stream.
+    pub(super) async fn replay(&mut self, mut at: Mark) -> Result<()> {
+        let mut newest = at.position >= self.core.recent.reach().1;
+        let mut fresh = Instant::now();
+        loop {
+            if newest {
+                // Room for what is told on joining.
+                self.room(0, 0, at.position).await?;
+            }
+            self.check(at.position).await?;
+            if newest && self.join(at).await? {
+                return Ok(());
+            }
+            newest = false;
+            let told = self.core.history.told(&self.listener(true), at.position).await?;
+            // Another catalog: the next look compiles the plan under it.
+            let Some(page) = &*told else { continue };
+            if page.after > at.position {
+                return Err(self.trimmed(at).await);
+            }
+            let mut full = None;
+            let skip = page.commits.partition_point(|(mark, _)| mark.position <= at.position);
+            for (mark, frames) in &page.commits[skip..] {
+                let frames = frames.as_ref().map_err(Error::clone)?;
+                match self.outbox.feed(mark.position, frames) {
+                    Feed::Taken => (at, fresh) = (*mark, Instant::now()),
+                    Feed::Ended => return Ok(()),
+                    Feed::Full => {
+                        full = Some((frames.len(), size(frames)));
+                        break;
+                    }
+                }
+            }
+            if let Some((frames, bytes)) = full {
+                drop(told);
+                self.room(frames, bytes, at.position).await?;
+                continue;
+            }
+            if page.last.position > at.position {
+                at = page.last;
+                if fresh.elapsed() >= self.core.limits.ping_every {
+                    self.tell_position(at);
+                    fresh = Instant::now();
+                }
+            }
+            newest = page.newest;
+        }
+    }
+
+    /// The log was trimmed past `at` under way.
+    async fn trimmed(&self, at: Mark) -> Error {
+        let plan = &self.plan;
+        let schemas = schemas(&plan.catalog, &plan.schema, &plan.paths);
+        match self.place(at.position, schemas).await {
+            Ok(place) => {
+                gone("cursor is older than the log keeps".into(), place.readable, plan.grant)
+            }
+            Err(error) => error,
+        }
+    }
+}
+
+/// Refuses a cursor; `oldest` is where one may resume from instead.
+fn gone(why: String, oldest: Option<Mark>, grant: u64) -> Error {
+    let error = Error::new(Kind::Gone, why);
+    match oldest {
+        None => error,
+        Some(Mark { position, stamp, .. }) => {
+            error.detail(Cursor { position, stamp, grant }.to_string())
+        }
+    }
+}
