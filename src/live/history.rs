@@ -6,6 +6,7 @@
 //! for the next who asks, within bounds, and made by few at a time.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -185,28 +186,38 @@ impl History {
             return Ok((None, 0));
         }
         let mut teller = listener.teller(&self.limits);
-        let work = move || {
-            let mut told = Told {
-                after: page.commits.first().map_or(start, |first| first.position - 1),
-                commits: Vec::new(),
-                last: Mark { position: start, ..Mark::default() },
-                newest: page.newest,
-            };
-            let mut bytes = 0;
-            for commit in &page.commits {
-                told.last = mark(commit);
-                match teller.tell(commit) {
-                    Ok(frames) if frames.is_empty() => {}
-                    Ok(frames) => {
-                        bytes += frames.iter().map(|frame| 64 + frame.bytes.len()).sum::<usize>();
-                        told.commits.push((told.last, Ok(frames)));
-                    }
-                    Err((_, error)) => told.commits.push((told.last, Err(error))),
-                }
+        let told = self.working(move || tell(&page, start, start..u64::MAX, &mut teller)).await?;
+        let frames = told.commits.iter().flat_map(|(_, frames)| frames.iter().flatten());
+        let bytes = frames.map(|frame| 64 + frame.bytes.len()).sum();
+        Ok((Some(told), bytes))
+    }
+
+    /// What `listener` is told of the entries after position `after` and up to `upto`, or of the
+    /// first of them: of records whose primary key is at most `key`. For one alone: nothing but
+    /// the entries is shared. `None`: the catalog is not the plan's any more.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn told_below(
+        &self,
+        listener: &Listener,
+        (after, upto): (u64, u64),
+        key: Option<Key>,
+    ) -> Result<Option<Told>> {
+        let mut start = after - after % PAGE;
+        let page = loop {
+            let page = self.page(listener, start, after).await?;
+            match page.commits.last() {
+                Some(last) if last.position <= after && !page.newest => start = last.position,
+                _ => break page,
             }
-            (Some(told), bytes)
         };
-        self.working(work).await
+        if page.catalog.version != listener.plan.catalog.version {
+            return Ok(None);
+        }
+        let mut teller = listener.teller(&self.limits);
+        teller.up_to(key);
+        self.working(move || Some(tell(&page, start, after..upto, &mut teller))).await
     }
 
     /// The commits after position `start`, up to the next page; if they end with the newest, then
@@ -267,6 +278,31 @@ impl History {
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| Error::internal(format!("telling a page of the log: {error}")))
     }
+}
+
+/// Tells a page's commits whose positions follow `within.start` and are not beyond `within.end`.
+fn tell(page: &Page, start: u64, within: Range<u64>, teller: &mut Teller) -> Told {
+    let mut told = Told {
+        after: page.commits.first().map_or(start, |first| first.position - 1),
+        commits: Vec::new(),
+        last: Mark { position: start, ..Mark::default() },
+        newest: page.newest,
+    };
+    for commit in &page.commits {
+        if commit.position > within.end {
+            break;
+        }
+        told.last = mark(commit);
+        if commit.position <= within.start {
+            continue;
+        }
+        match teller.tell(commit) {
+            Ok(frames) if frames.is_empty() => {}
+            Ok(frames) => told.commits.push((told.last, Ok(frames))),
+            Err((_, error)) => told.commits.push((told.last, Err(error))),
+        }
+    }
+    told
 }
 
 /// Where a commit stands.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::cursor::Cursor;
+use crate::model::related::Key;
 use crate::store::Mark;
 
 use super::outbox::Feed;
@@ -112,6 +113,38 @@ impl Way {
             }
             newest = page.newest;
         }
+    }
+
+    /// Tells what was committed after `at` up to `upto`, without cursors: of records whose primary
+    /// key is at most `key`, or of all. `false` once the outbox has ended.
+    ///
+    /// # Errors
+    /// As a replay ends.
+    pub(super) async fn tell_between(
+        &mut self,
+        mut at: Mark,
+        upto: Mark,
+        key: Option<&Key>,
+    ) -> Result<bool> {
+        while at.position < upto.position {
+            self.check(at.position).await?;
+            let within = (at.position, upto.position);
+            let history = &self.core.history;
+            let told = history.told_below(&self.listener(false), within, key.cloned()).await?;
+            let Some(page) = told else { continue };
+            if page.after > at.position {
+                return Err(self.trimmed(at).await);
+            }
+            for (mark, frames) in page.commits {
+                if !self.feed(mark.position, &frames?, mark.position - 1).await? {
+                    return Ok(false);
+                }
+            }
+            if page.last.position > at.position {
+                at = page.last;
+            }
+        }
+        Ok(true)
     }
 
     /// The log was trimmed past `at` under way.

@@ -19,7 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::Limits;
+use crate::live::outbox::TOO_SLOW;
 use crate::live::{Close, Frame, Outbox, frame};
+use crate::model::cursor::Cursor;
 
 /// Bytes read at once, and kept for every idle connection.
 const READ_BYTES: usize = 4 << 10;
@@ -46,6 +48,8 @@ pub(super) struct Wire<S> {
     first_begun: bool,
     unflushed: bool,
     phase: Phase,
+    /// The last cursor of a frame that the socket took.
+    cursor: Option<Cursor>,
     /// The socket took no more at the last try.
     blocked: bool,
     /// Since when, if it did not.
@@ -114,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             first_begun: false,
             unflushed: false,
             phase: Phase::Open,
+            cursor: None,
             blocked: false,
             blocked_since: now,
             next_ping: now + limits.ping_every,
@@ -200,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return;
             }
             bytes -= first.bytes.len();
+            self.cursor = first.cursor.or(self.cursor);
             self.out.pop_front();
             self.first_begun = false;
         }
@@ -325,6 +331,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn close(&mut self, close: &Close) {
+        let before = self.out.iter().rev().find_map(|frame| frame.cursor);
+        let cursor = before.or(self.cursor).or_else(|| self.outbox.since());
+        let close = match cursor {
+            Some(cursor) if close.code == TOO_SLOW => &close.resume_from(cursor),
+            _ => close,
+        };
         self.out.push_back(frame::close(close).into());
         self.phase = Phase::Closing(Instant::now() + self.limits.write_time);
     }
