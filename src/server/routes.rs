@@ -12,12 +12,12 @@ use serde_json::json;
 use crate::auth::present::{Presented, Purpose};
 use crate::auth::principal::Principal;
 use crate::content::{BulkAsk, ListAsk};
-use crate::dialects::fastschema::realtime;
 use crate::dialects::fastschema::rest::{self, Call, Route};
+use crate::dialects::fastschema::{poll, realtime};
 use crate::error::{Error, Kind, Result};
 use crate::net::clients::Connection;
 use crate::net::http::{Handler, Request, Response};
-use crate::net::{socket, sse};
+use crate::net::{self, socket, sse};
 
 use super::{App, control, hello, status};
 
@@ -44,10 +44,12 @@ impl Peer {
 impl Handler for App {
     async fn call(self: Arc<Self>, request: Request, connection: Arc<Connection>) -> Response {
         let peer = connection.address.map_or(Peer::Owner, Peer::Remote);
-        let answered = if realtime::PATHS.contains(&request.uri().path()) {
-            self.stream(request, peer, &connection).await
-        } else {
-            self.answer(request, peer).await
+        let answered = match request.uri().path() {
+            path if realtime::PATHS.contains(&path) => {
+                self.stream(request, peer, &connection).await
+            }
+            poll::PATH => self.changes(request, peer, &connection).await,
+            _ => self.answer(request, peer).await,
         };
         answered.unwrap_or_else(|error| self.refuse(&error))
     }
@@ -190,6 +192,24 @@ impl App {
             true => sse::accept(&request, principal?, &self.live, &self.limits).await,
             false => socket::accept(request, principal, &self.live, &self.limits).await,
         }
+    }
+
+    /// A page of changes.
+    async fn changes(
+        &self,
+        request: Request,
+        peer: Peer,
+        connection: &Connection,
+    ) -> Result<Response> {
+        only_get(request.method())?;
+        // It costs what a stream's handshake does.
+        let shaking = connection.shake_hands()?;
+        let (headers, uri) = (request.headers(), request.uri());
+        let principal = Arc::new(self.principal(headers, uri, Purpose::Read, peer).await?);
+        let query = uri.query().unwrap_or_default();
+        let asked = net::poll::ask(query, principal, &self.live, &self.limits).await?;
+        drop(shaking);
+        Ok(reply(StatusCode::OK, rest::answer(&asked.answer().await?)))
     }
 
     /// Runs a call against the rooms; gives what stands under `data`.

@@ -2,6 +2,7 @@
 
 mod message;
 pub mod params;
+pub mod poll;
 pub mod realtime;
 pub mod rest;
 pub mod sse;

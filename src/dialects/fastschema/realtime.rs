@@ -36,13 +36,14 @@ pub struct Wish {
 /// with another that it contradicts.
 pub fn wish(query: &str, limits: &Limits) -> Result<Wish> {
     let mut params = params::query(query, limits)?;
-    let wish = take(&mut params)?;
+    let snapshot = params.flag("snapshot")?.unwrap_or(false);
+    let wish = take(&mut params, snapshot)?;
     params.finish()?;
     Ok(wish)
 }
 
 /// Takes what every way of hearing has in common.
-fn take(params: &mut Params) -> Result<Wish> {
+pub(super) fn take(params: &mut Params, snapshot: bool) -> Result<Wish> {
     let schema = given(params.text("schema")?)
         .ok_or_else(|| Error::bad("parameter 'schema' is missing: name the schema to listen to"))?;
     let events = match given(params.text("event")?).as_deref() {
@@ -62,7 +63,6 @@ fn take(params: &mut Params) -> Result<Wish> {
     let select = given(params.text("select")?);
     let filter = params.filter()?;
     let since = params.text("since")?.map(|text| since(&text)).transpose()?;
-    let snapshot = params.flag("snapshot")?.unwrap_or(false);
     let transitions = params.flag("transitions")?;
     let changes = params.flag("changes")?.unwrap_or(false);
     let watch = given(params.text("watch")?);
