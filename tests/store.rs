@@ -4,10 +4,14 @@
 mod bounds;
 #[path = "store/log.rs"]
 mod log;
+#[path = "store/naive.rs"]
+mod naive;
 #[path = "store/page.rs"]
 mod page;
 #[path = "store/related.rs"]
 mod related;
+#[path = "store/replay.rs"]
+mod replay;
 #[path = "store/rows.rs"]
 mod rows;
 #[path = "support/blog.rs"]
