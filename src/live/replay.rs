@@ -57,11 +57,11 @@ impl Way {
             return Err(old.to_owned());
         }
         if cursor.grant != self.plan.grant {
-            return Err("access has changed since the cursor was given".to_owned());
+            return Err("access has changed since".to_owned());
         }
         if let Some(schema) = place.unreadable {
             let schema = self.plan.catalog.get(schema).map_or("", |schema| &schema.name);
-            return Err(format!("schema {schema} was migrated since the cursor was given"));
+            return Err(format!("schema {schema} was migrated since"));
         }
         Ok(entry)
     }

@@ -178,9 +178,24 @@ pub(super) fn close(error: &Error) -> Close {
         Kind::Unauthorized | Kind::Forbidden | Kind::Limited { .. } => {
             format!("[{}] {}", error.status(), error.message)
         }
+        Kind::Gone => gone(error),
         _ => format!("realtime.content: {}", error.message),
     };
     Close::new(error.close_code(), reason)
+}
+
+/// Bytes that a WebSocket's reason may have.
+const REASON_BYTES: usize = 123;
+
+/// Why, and the oldest cursor there is: that one whole, whatever is cut.
+fn gone(error: &Error) -> String {
+    let mut reason = format!("realtime.content: {}", error.message);
+    if let Some(oldest) = &error.detail {
+        let tail = format!("; oldest {oldest}");
+        while reason.len() + tail.len() > REASON_BYTES && reason.pop().is_some() {}
+        reason.push_str(&tail);
+    }
+    reason
 }
 
 #[cfg(test)]

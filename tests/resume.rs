@@ -1,0 +1,10 @@
+//! Cursors: clients that leave and come back miss nothing and hear nothing twice.
+//!
+//! Everything through the public face: a real server, raw sockets.
+
+mod common;
+
+#[path = "resume/client.rs"]
+mod client;
+#[path = "resume/storm.rs"]
+mod storm;
