@@ -119,7 +119,7 @@ impl Matcher {
     }
 
     /// Makes a subscription active at this place, with the principal and the plan that hold here.
-    fn attach(&mut self, mut attach: Attach) {
+    pub(super) fn attach(&mut self, mut attach: Attach) {
         let compiled_under = attach.plan.catalog.version;
         if compiled_under > self.catalog.version {
             self.parked.push(attach);
@@ -286,7 +286,7 @@ impl Matcher {
     }
 
     /// Gives those a fresh cursor for whom nothing matched since their last one.
-    fn positions(&self) {
+    pub(super) fn positions(&self) {
         let mut made: Vec<(EncoderId, u64, Frame)> = Vec::new();
         for group in self.registry.groups_with_cursors() {
             let Some(grant) = group.mode.cursors else { continue };

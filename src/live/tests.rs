@@ -1,5 +1,9 @@
 //! The stream from commit to frames, with commits made by hand.
 
+mod cursors;
+mod desk;
 mod held;
+mod oracle;
 mod told;
+mod transitions;
 pub(super) mod world;

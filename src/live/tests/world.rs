@@ -77,8 +77,14 @@ impl Encode for Plain {
             data = data[0].take();
         }
         let event = format!("{:?}", message.event).to_lowercase();
-        let text = serde_json::json!({"event": event, "data": data}).to_string();
-        self::text(text)
+        let mut json = serde_json::json!({"event": event, "data": data});
+        if let Some(changed) = message.changed {
+            json["changed"] = changed.into();
+        }
+        if let Some(cursor) = message.cursor {
+            json["cursor"] = cursor.into();
+        }
+        text(json.to_string())
     }
 
     fn page(&self, records: &Records<'_>, complete: bool, cursor: Option<&str>) -> Bytes {
@@ -109,6 +115,17 @@ pub(crate) struct Ground {
     pub(crate) barriers: AtomicUsize,
     /// Without notices, as a log gives its entries back.
     pub(crate) log: Mutex<Vec<Arc<Commit>>>,
+}
+
+impl Ground {
+    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
+        Ground {
+            catalog: Mutex::new(catalog),
+            wants: Mutex::default(),
+            barriers: AtomicUsize::new(0),
+            log: Mutex::default(),
+        }
+    }
 }
 
 impl Source for Arc<Ground> {
@@ -199,12 +216,7 @@ impl World {
     pub(crate) fn new(limits: Limits) -> World {
         let limits = Arc::new(limits);
         let (sink, tail) = tail::channel(limits.tail_bytes);
-        let ground = Arc::new(Ground {
-            catalog: Mutex::new(catalog(1, &files(""))),
-            wants: Mutex::default(),
-            barriers: AtomicUsize::new(0),
-            log: Mutex::default(),
-        });
+        let ground = Arc::new(Ground::new(catalog(1, &files(""))));
         let people = Arc::new(People::default());
         let source = Arc::new(ground.clone());
         let live = Live::start(tail, source, Arc::new(people.clone()), limits.clone()).unwrap();
