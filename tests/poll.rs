@@ -20,7 +20,8 @@ fn start(env: &[(&str, &str)]) -> Server {
             "access": access
         })
     };
-    options = options.schema("note", note("note", json!({"user": {"read": true}})));
+    options =
+        options.schema("note", note("note", json!({"user": {"read": {"fields": ["title"]}}})));
     options = options.schema("open", note("open", json!({"guest": {"read": true}})));
     for (name, value) in env {
         options = options.env(name, value);
@@ -238,7 +239,7 @@ fn what_is_refused() {
     let answer = server.raw("POST", "/api/realtime/changes?schema=open&since=now", &[], b"");
     assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
     // A cookie reads without an origin, as it does everywhere.
-    let cookie = format!("token={}", admin.expect("a token"));
+    let cookie = format!("token={}", server.admin_token());
     let path = "/api/realtime/changes?schema=note&since=now";
     assert_eq!(server.raw("GET", path, &[("Cookie", &cookie)], b"").status, 200);
 }
@@ -258,8 +259,11 @@ fn a_cursor_that_does_not_fit_is_gone() {
     assert_eq!(status, 200, "{answer}");
     // One given under another grant.
     let (_, ann) = one.user("ann", &[]);
-    let (status, error) = ask(&one, &format!("schema=note&since={since}"), Some(&ann));
+    let query = format!("schema=note&since={since}");
+    let (status, error) = ask(&one, &query, Some(&ann));
     assert_eq!(status, 410, "{error}");
+    assert!(error["message"].as_str().expect("text").contains("access has changed"), "{error}");
+    assert_eq!(ask(&one, &query, Some(&one.admin_token())).0, 200);
 }
 
 #[test]

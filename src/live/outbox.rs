@@ -98,8 +98,10 @@ struct State {
     feeder: Option<Waker>,
     /// What the client holds already, before any frame.
     since: Option<Cursor>,
-    /// Where the subscription became active.
-    active: Option<Cursor>,
+    /// All that is told up to here has been put in.
+    passed: Option<Cursor>,
+    /// The rest comes as it commits.
+    active: bool,
 }
 
 impl Outbox {
@@ -223,17 +225,23 @@ impl Outbox {
         self.lock().since
     }
 
-    /// Says that the subscription is active from this place on: all that was told before it has
-    /// been put in.
+    /// Says that all that is told up to this place has been put in. Wakes nobody.
+    pub fn set_passed(&self, cursor: Cursor) {
+        self.lock().passed = Some(cursor);
+    }
+
+    /// [`Outbox::set_passed`], and that the subscription is active from there on.
     pub fn set_active(&self, cursor: Cursor) {
         let mut state = self.lock();
-        state.active = Some(cursor);
+        (state.passed, state.active) = (Some(cursor), true);
         wake(state);
     }
 
-    /// See [`Outbox::set_active`]; `None` before that, and where there are no cursors.
-    pub fn active(&self) -> Option<Cursor> {
-        self.lock().active
+    /// How far the log has been put in, where that was said, and whether the subscription is
+    /// active. With cursors only.
+    pub fn progress(&self) -> (Option<Cursor>, bool) {
+        let state = self.lock();
+        (state.passed, state.active)
     }
 
     /// Queues a frame that belongs to no commit, if nothing else waits; whether it did. The next

@@ -106,6 +106,7 @@ impl Way {
             }
             if page.last.position > at.position {
                 at = page.last;
+                self.passed(at);
                 if fresh.elapsed() >= self.core.limits.ping_every {
                     self.tell_position(at);
                     fresh = Instant::now();

@@ -272,10 +272,19 @@ impl Way {
 
     /// Tells the client a fresh cursor, if nothing else waits for it.
     pub(super) fn tell_position(&self, at: Mark) {
-        let Mark { position, stamp, .. } = at;
-        let cursor = Cursor { position, stamp, grant: self.plan.grant };
+        let cursor = self.cursor(at);
         let bytes = self.request.encoder.position(&cursor.to_string());
         self.outbox.offer_idle(&Frame { bytes, cursor: Some(cursor) });
+    }
+
+    /// All up to here has been told, whoever takes it.
+    pub(super) fn passed(&self, at: Mark) {
+        self.outbox.set_passed(self.cursor(at));
+    }
+
+    fn cursor(&self, at: Mark) -> Cursor {
+        let Mark { position, stamp, .. } = at;
+        Cursor { position, stamp, grant: self.plan.grant }
     }
 
     /// Joins the live stream behind `at`. `false` where that is too far on.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -87,9 +87,16 @@ impl Asked {
                     caught_up = true;
                 }
                 Ok(Look::CaughtUp) => return Ok(page.answer(true)),
-                Err(_) => return Ok(page.answer(caught_up)),
+                Err(_) => return Ok(self.out_of_time(caught_up)),
             }
         }
+    }
+
+    /// The answer with what came up to the last moment.
+    fn out_of_time(mut self, caught_up: bool) -> Vec<u8> {
+        let look = self.look(&mut Context::from_waker(Waker::noop()), false);
+        let complete = matches!(look, Poll::Ready(Look::CaughtUp)) || caught_up;
+        self.page.answer(complete && !self.page.is_full())
     }
 
     /// Takes what waits. Once caught up, ready only when more has come.
@@ -98,7 +105,7 @@ impl Asked {
         let mut frames: VecDeque<Frame> = VecDeque::new();
         loop {
             // Looked at first: what is told up to there is in the outbox by then.
-            let active = outbox.active();
+            let (passed, active) = outbox.progress();
             match outbox.poll_take(cx, &mut frames, BATCH_FRAMES, BATCH_BYTES) {
                 Poll::Ready(Some(close)) => return Poll::Ready(Look::Ended(close)),
                 Poll::Ready(None) => {
@@ -108,10 +115,12 @@ impl Asked {
                     }
                 }
                 Poll::Pending => {
-                    let Some(active) = active.filter(|_| page.is_whole()) else {
+                    if let Some(passed) = passed {
+                        page.reached(passed);
+                    }
+                    if !active || !page.is_whole() {
                         return Poll::Pending;
-                    };
-                    page.reached(active);
+                    }
                     return match caught_up && page.is_empty() {
                         true => Poll::Pending,
                         false => Poll::Ready(Look::CaughtUp),

@@ -174,9 +174,12 @@ impl Page {
         self.full = self.records_left == 0 || self.bytes_left == 0;
     }
 
-    /// Everything up to this place was taken.
+    /// Everything up to this place was taken, unless the page was full before.
     pub fn reached(&mut self, cursor: Cursor) {
-        if self.is_whole() && self.next.is_none_or(|next| next.position < cursor.position) {
+        if self.is_whole()
+            && !self.full
+            && self.next.is_none_or(|next| next.position < cursor.position)
+        {
             self.next = Some(cursor);
         }
     }
@@ -196,7 +199,7 @@ impl Page {
         self.commit.is_empty()
     }
 
-    /// Whether it got anywhere: a client that asks again from here asks for something else.
+    /// Where to go on.
     pub fn next(&self) -> Option<Cursor> {
         self.next
     }
