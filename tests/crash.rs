@@ -9,3 +9,7 @@ mod disk;
 mod kill;
 #[path = "support/blog.rs"]
 mod support;
+#[path = "crash/wal.rs"]
+mod wal;
+#[path = "support/whole.rs"]
+mod whole;

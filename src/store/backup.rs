@@ -143,10 +143,10 @@ pub fn write(dir: &Path, to: &Path, force: bool, progress: &Arc<Progress>) -> Re
     Ok(contents)
 }
 
-/// [`write`] for a store that no server has open: takes its lock.
+/// [`write()`] for a store that no server has open: takes its lock.
 ///
 /// # Errors
-/// Those of [`write`]; 503 where the directory is in use; 400 where there is no store in it.
+/// Those of [`write()`]; 503 where the directory is in use; 400 where there is no store in it.
 pub fn write_closed(
     dir: &Path,
     to: &Path,

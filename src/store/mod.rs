@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod backup;
+mod belongs;
 mod beside;
 mod cell;
 mod checkpoint;
@@ -139,6 +140,7 @@ impl Store {
     pub fn open(options: Options, sink: Box<dyn CommitSink>) -> Result<Store> {
         let lock = lock::take(&options.dir)?;
         backup::restore::finish(&options.dir)?;
+        belongs::check(&options.dir)?;
         let connection = format::open(&options.dir)?;
         let catalog = migrate::load(&connection)?;
         let shared =
