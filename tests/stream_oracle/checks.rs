@@ -1,0 +1,131 @@
+//! What must hold at a quiet point: views are what a list shows, and all who asked the same were
+//! told the same.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::Value as Json;
+
+use crate::ask::Question;
+use crate::client::{Heard, key, plain, records};
+use crate::subscriber::Subscriber;
+use crate::world::Person;
+use crate::writers::call;
+
+/// All records that a question has as its answer; `Err` where it is refused.
+pub fn list(
+    address: SocketAddr,
+    people: &[Person],
+    question: &Question,
+) -> Result<BTreeMap<i64, Json>, (u16, String)> {
+    let mut view = BTreeMap::new();
+    for page in 1.. {
+        let path = format!("/api/content/{}?{}", question.schema, question.list(page));
+        let token = people[question.who].token.as_deref();
+        let (status, answer) =
+            call(address, "GET", &path, token, None).ok_or((0, "no answer".to_owned()))?;
+        if status != 200 {
+            return Err((status, answer.to_string()));
+        }
+        for item in answer["data"]["items"].as_array().into_iter().flatten() {
+            let id = key(item).map_err(|why| (0, why))?;
+            if view.insert(id, item.clone()).is_some() {
+                return Err((0, format!("{id} is listed twice")));
+            }
+        }
+        if answer["data"]["last_page"].as_u64().is_none_or(|last| page as u64 >= last) {
+            break;
+        }
+    }
+    Ok(view)
+}
+
+/// What a client holds must be what is listed.
+pub fn view(subscriber: &mut Subscriber, listed: &Result<BTreeMap<i64, Json>, (u16, String)>) {
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(refused) => {
+            subscriber.fault(format!("is told what a list refuses: {refused:?}"));
+            return;
+        }
+    };
+    let held = &subscriber.client.view;
+    let mut faults = Vec::new();
+    for (id, record) in held {
+        match listed.get(id) {
+            None => faults.push(format!("holds {id}, which is not listed: {record}")),
+            Some(other) if plain(other) != plain(record) => {
+                faults.push(format!("holds {record}\nlisted is {other}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for (id, record) in listed.iter().filter(|(id, _)| !held.contains_key(id)) {
+        faults.push(format!("lacks {id}: {record}"));
+    }
+    faults.into_iter().for_each(|fault| subscriber.fault(fault));
+}
+
+/// Both must have heard the same; `positions` says whether both are told cursors.
+pub fn same(control: &[Heard], other: &[Heard], positions: bool) -> Result<(), String> {
+    let shown = |heard: Option<&Heard>| heard.map_or("nothing".to_owned(), |it| format!("{it:?}"));
+    for at in 0..control.len().max(other.len()) {
+        let (one, two) = (control.get(at), other.get(at));
+        let same = match (one, two) {
+            (Some(one), Some(two)) => {
+                one.event == two.event
+                    && (!positions || one.position == two.position)
+                    && plain(&one.data) == plain(&two.data)
+                    && one.changed == two.changed
+            }
+            _ => false,
+        };
+        if !same {
+            return Err(format!(
+                "message {at} of {} is\n{}\nwhere the control's ({}) is\n{}",
+                other.len(),
+                shown(two),
+                control.len(),
+                shown(one)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One record of one commit.
+type Single = (Option<u64>, String, i64, Json);
+
+/// Record by record, by commit and key: messages may be cut otherwise.
+fn singles(heard: &[Heard], keep: impl Fn(&Heard) -> bool) -> Vec<Single> {
+    let mut all = Vec::new();
+    for message in heard.iter().filter(|message| keep(message)) {
+        for record in records(&message.data) {
+            let id = key(record).unwrap_or_default();
+            all.push((message.position, message.event.clone(), id, plain(record)));
+        }
+    }
+    all.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+    all
+}
+
+/// Who watches hears what the control hears, less the updates in which nothing watched changed.
+pub fn watched(control: &[Heard], watcher: &[Heard], watch: &str) -> Result<(), String> {
+    let names: Vec<&str> = watch.split(',').collect();
+    let keep = |message: &Heard| {
+        message.event != "update"
+            || message
+                .changed
+                .as_ref()
+                .is_none_or(|changed| names.iter().any(|name| changed.contains(*name)))
+    };
+    let (want, got) = (singles(control, keep), singles(watcher, |_| true));
+    match (0..want.len().max(got.len())).find(|at| want.get(*at) != got.get(*at)) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "watching {watch}, record {at} is\n{:?}\nand should be\n{:?}",
+            got.get(at),
+            want.get(at)
+        )),
+    }
+}
