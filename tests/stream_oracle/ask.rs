@@ -44,7 +44,8 @@ impl Question {
             Some(id) => json!({ "$and": [self.filter, { "id": id }] }),
             None => self.filter.clone(),
         };
-        let mut query = format!("filter={}&sort=id&limit=200&page={page}", encode(&filter.to_string()));
+        let mut query =
+            format!("filter={}&sort=id&limit=200&page={page}", encode(&filter.to_string()));
         if !self.select.is_empty() {
             query += &format!("&select={}", encode(&self.select));
         }
@@ -65,13 +66,39 @@ fn filter(rng: &mut Rng, schema: &str, depth: usize) -> Json {
 fn leaf(rng: &mut Rng, schema: &str) -> Json {
     let numbers: &[&str] = match schema {
         "item" => &[
-            "n", "n", "n", "group.rank", "lead.level", "tags.weight", "kin.n", "kin_of.n",
-            "group.parent.rank", "lead.boss.level", "kin.tags.weight", "group.head.level",
+            "n",
+            "n",
+            "n",
+            "group.rank",
+            "lead.level",
+            "tags.weight",
+            "kin.n",
+            "kin_of.n",
+            "group.parent.rank",
+            "lead.boss.level",
+            "kin.tags.weight",
+            "group.head.level",
         ],
-        "group" => &["rank", "rank", "items.n", "parent.rank", "children.rank", "head.level",
-                     "items.tags.weight", "items.lead.level"],
-        "person" => &["level", "level", "boss.level", "staff.level", "leads.n", "heads.rank",
-                      "leads.tags.weight", "boss.boss.level"],
+        "group" => &[
+            "rank",
+            "rank",
+            "items.n",
+            "parent.rank",
+            "children.rank",
+            "head.level",
+            "items.tags.weight",
+            "items.lead.level",
+        ],
+        "person" => &[
+            "level",
+            "level",
+            "boss.level",
+            "staff.level",
+            "leads.n",
+            "heads.rank",
+            "leads.tags.weight",
+            "boss.boss.level",
+        ],
         _ => &["weight", "weight", "items.n", "items.group.rank", "items.lead.level"],
     };
     let others: &[&str] = match schema {
@@ -127,8 +154,19 @@ fn select(rng: &mut Rng, schema: &str) -> String {
     };
     let related: &[&str] = match schema {
         "item" => &[
-            "group", "group.name", "lead.name", "lead", "tags", "tags.name", "kin.n", "kin_of",
-            "group.head.name", "group.parent", "owner.username", "kin.tags.name", "lead.boss",
+            "group",
+            "group.name",
+            "lead.name",
+            "lead",
+            "tags",
+            "tags.name",
+            "kin.n",
+            "kin_of",
+            "group.head.name",
+            "group.parent",
+            "owner.username",
+            "kin.tags.name",
+            "lead.boss",
         ],
         "group" => &["items.title", "items", "parent", "children.name", "head", "items.tags"],
         "person" => &["boss.name", "staff", "leads.title", "heads", "leads.group", "boss.boss"],

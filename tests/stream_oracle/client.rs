@@ -310,9 +310,8 @@ fn difference(was: &Json, is: &Json) -> BTreeSet<String> {
 pub fn plain(record: &Json) -> Json {
     match record {
         Json::Object(fields) => {
-            let kept = fields.iter().filter(|(name, value)| {
-                !(name.starts_with(MORE) && value.is_null())
-            });
+            let kept =
+                fields.iter().filter(|(name, value)| !(name.starts_with(MORE) && value.is_null()));
             Json::Object(kept.map(|(name, value)| (name.clone(), plain(value))).collect())
         }
         Json::Array(records) => Json::Array(records.iter().map(plain).collect()),

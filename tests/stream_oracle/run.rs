@@ -78,11 +78,7 @@ impl World {
             options = options.env("ROWCAST_FRAME_BYTES", "4KiB");
         }
         let server = Server::start(options);
-        let admin = Person {
-            name: "admin",
-            id: String::new(),
-            token: Some(server.admin_token()),
-        };
+        let admin = Person { name: "admin", id: String::new(), token: Some(server.admin_token()) };
         let mut people = vec![admin];
         for (name, roles) in [("ann", &[][..]), ("bob", &["editor"][..])] {
             let (id, token) = server.user(name, roles);
@@ -137,8 +133,9 @@ impl World {
             let known = self.groups[at].first().map(|first| first.question.clone());
             let known = known.filter(|_| !self.rng.chance(10));
             let (question, listed) = loop {
-                let question =
-                    known.clone().unwrap_or_else(|| Question::random(&mut self.rng, self.people.len()));
+                let question = known
+                    .clone()
+                    .unwrap_or_else(|| Question::random(&mut self.rng, self.people.len()));
                 match checks::list(self.address, &self.people, &question) {
                     Ok(listed) => break (question, Some(listed)),
                     // May not be asked under the rules there are now.
@@ -239,9 +236,7 @@ impl World {
                 .zip([0, 1, 2])
                 .map(|(rng, who)| {
                     let who = &people[if who == 1 { 0 } else { who }];
-                    scope.spawn(move || {
-                        writers::run(rng, address, who, records, deadline, pause)
-                    })
+                    scope.spawn(move || writers::run(rng, address, who, records, deadline, pause))
                 })
                 .collect();
             for mut hand in hands {
@@ -331,7 +326,8 @@ impl World {
                     *counts.ends.entry(end).or_default() += 1;
                 }
                 // Without cursors, one whose rules changed is not told what it lost by that.
-                let right = subscriber.told.cursors || subscriber.whole && !subscriber.unsettled(&self.weather);
+                let right = subscriber.told.cursors
+                    || subscriber.whole && !subscriber.unsettled(&self.weather);
                 if subscriber.told.transitions
                     && !subscriber.is_off()
                     && subscriber.told.watch.is_none()
@@ -358,8 +354,7 @@ impl World {
 
     fn report(&self, subscriber: &Subscriber) -> String {
         let who = self.people[subscriber.question.who].name;
-        let mut text =
-            format!("{} ({who}, {:?})\n", subscriber.name, subscriber.question);
+        let mut text = format!("{} ({who}, {:?})\n", subscriber.name, subscriber.question);
         let _ = writeln!(text, "{:?} ends {:?}", subscriber.told, subscriber.ends);
         for fault in &subscriber.faults {
             let _ = writeln!(text, "FAULT {fault}");

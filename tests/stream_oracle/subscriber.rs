@@ -213,14 +213,14 @@ impl Subscriber {
             return Err(End::Closed(4000 + answer.status, answer.text()));
         }
         stream.set_nonblocking(true).map_err(lost)?;
-        self.raw(format!("-- connected: {}", self.query()));
+        self.raw(format!("-- connected: {path}"));
         self.resumes += usize::from(self.attempts > 0);
         self.attempts += 1;
         Ok(WebSocket::from_partially_read(stream, answer.body, Role::Client, None))
     }
 
     /// The question, how it is to be told, and from where.
-    pub fn query(&mut self) -> String {
+    fn query(&mut self) -> String {
         let mut query = self.question.query();
         let Told { cursors, transitions, snapshot, changes, watch, event } = self.told;
         if let Some(event) = event {
@@ -300,7 +300,8 @@ impl Subscriber {
         if weather.target().is_some() {
             return;
         }
-        let soon = |rng: &mut Rng, most| Instant::now() + Duration::from_millis(rng.below(most) as u64);
+        let soon =
+            |rng: &mut Rng, most| Instant::now() + Duration::from_millis(rng.below(most) as u64);
         if self.manner.slow && self.asleep.is_none() && self.rng.below(300) == 0 {
             self.asleep = Some(soon(&mut self.rng, 900));
         }
@@ -314,8 +315,8 @@ impl Subscriber {
     fn ended(&mut self, end: End, weather: &Weather) {
         self.raw(format!("-- {end:?}"));
         self.ends.push(format!("{end:?}"));
-        let killed = Weather::get(&weather.kills) != self.kills
-            || weather.down.load(Ordering::SeqCst);
+        let killed =
+            Weather::get(&weather.kills) != self.kills || weather.down.load(Ordering::SeqCst);
         let changed = Weather::get(&weather.changes) != self.changes;
         let soon = Instant::now() + Duration::from_millis(20 + self.rng.below(150) as u64);
         let resumes = self.told.cursors && (self.told.snapshot || self.client.cursor.is_some());

@@ -126,11 +126,9 @@ fn access(schema: &str, variant: usize) -> Json {
             json!(true),
         ),
         ("group", 2) => (json!(false), json!(true), json!(true)),
-        ("person", 1) => (
-            json!(false),
-            some(json!({}), json!(["name", "boss", "leads", "level"])),
-            json!(true),
-        ),
+        ("person", 1) => {
+            (json!(false), some(json!({}), json!(["name", "boss", "leads", "level"])), json!(true))
+        }
         ("person", 2) => (when(json!({ "level": { "$lt": 7 } })), json!(false), json!(false)),
         ("tag", 1) => (json!(false), when(json!({ "weight": { "$lt": 7 } })), json!(true)),
         ("tag", 2) => (
@@ -161,7 +159,8 @@ pub struct Person {
 }
 
 pub fn number(rng: &mut Rng) -> Json {
-    if rng.chance(12) { Json::Null } else { json!(rng.below(if rng.chance(50) { 10 } else { 50 })) }
+    let end = if rng.chance(50) { 10 } else { 50 };
+    if rng.chance(12) { Json::Null } else { json!(rng.below(end)) }
 }
 
 pub fn word(rng: &mut Rng) -> Json {

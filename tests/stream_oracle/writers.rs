@@ -29,8 +29,7 @@ impl Records {
     }
 
     fn refs(&self, rng: &mut Rng, schema: &str, most: usize) -> Json {
-        let mut keys: Vec<i64> =
-            (0..rng.below(most + 1)).map(|_| self.some(rng, schema)).collect();
+        let mut keys: Vec<i64> = (0..rng.below(most + 1)).map(|_| self.some(rng, schema)).collect();
         keys.sort_unstable();
         keys.dedup();
         keys.into_iter().map(|id| json!({ "id": id })).collect()
