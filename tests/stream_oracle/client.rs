@@ -48,8 +48,10 @@ pub struct Client {
     pending: Vec<Heard>,
     /// The greatest key of a page.
     paged: Option<i64>,
-    /// The first cursor of a connection may be the one it was resumed from.
+    /// Nothing that has a cursor has come on this connection.
     fresh: bool,
+    /// The position that tells of the activation has come: it alone may say nothing new.
+    placed: bool,
 }
 
 impl Client {
@@ -61,7 +63,7 @@ impl Client {
     /// Before a connection that goes on: what of a commit came in part comes again.
     pub fn resume(&mut self) {
         self.pending.clear();
-        self.fresh = true;
+        (self.fresh, self.placed) = (true, false);
     }
 
     pub fn position(&self) -> Option<u64> {
@@ -95,18 +97,18 @@ impl Client {
                 if !self.complete {
                     return Err("a position before the snapshot is complete".into());
                 }
-                self.move_on(cursor.ok_or("a position without a cursor")?)
+                let again = !std::mem::replace(&mut self.placed, true);
+                self.move_on(cursor.ok_or("a position without a cursor")?, again)
             }
             "init" => self.page(told, message, cursor),
             _ => self.event(told, event, message, cursor),
         }
     }
 
-    fn move_on(&mut self, cursor: (String, Cursor)) -> Result<(), String> {
+    fn move_on(&mut self, cursor: (String, Cursor), again: bool) -> Result<(), String> {
         if let Some((_, last)) = &self.cursor {
             let (last, next) = (last.position, cursor.1.position);
-            let again = self.fresh && last == next;
-            if next <= last && !again {
+            if next <= last && !(again && next == last) {
                 return Err(format!("cursor {next} after {last}"));
             }
         }
@@ -143,7 +145,7 @@ impl Client {
         match (message["complete"].as_bool(), cursor) {
             (Some(true), Some(cursor)) => {
                 self.complete = true;
-                self.move_on(cursor)
+                self.move_on(cursor, false)
             }
             (Some(false), None) => Ok(()),
             _ => Err("a page is complete exactly when it has the cursor".into()),
@@ -200,11 +202,7 @@ impl Client {
             None => Ok(()),
             Some(cursor) => {
                 let position = cursor.1.position;
-                if self.cursor.as_ref().is_some_and(|(_, last)| last.position >= position) {
-                    let last = self.position();
-                    return Err(format!("commit {position} is told after {last:?}"));
-                }
-                self.move_on(cursor)?;
+                self.move_on(cursor, false)?;
                 let commit = std::mem::take(&mut self.pending);
                 self.commit(told, commit, Some(position))
             }
