@@ -159,12 +159,17 @@ impl Matcher {
         let active = active.unwrap_or(self.mark);
         let Attach { id, request, plan, key, hold, outbox, answer, .. } = attach;
         let mode = Mode::of(&request, &plan);
+        let mut owed = false;
         if let Some(grant) = mode.cursors {
-            outbox.offer_idle(&position(&*request.encoder, active, grant));
+            // Behind what else waits it comes with the next round of positions.
+            owed = !outbox.offer_idle(&position(&*request.encoder, active, grant));
             outbox.set_active(Cursor { position: active.position, stamp: active.stamp, grant });
         }
         let told = active.position;
         self.registry.attach(id, Listener { request, plan, key, mode, hold, outbox, told });
+        if owed {
+            self.registry.owe(id);
+        }
         // If nobody waits any more the detach is on its way.
         let _ = answer.send(Ok(Joined::Active(active)));
     }
@@ -291,7 +296,8 @@ impl Matcher {
         for group in self.registry.groups_with_cursors() {
             let Some(grant) = group.mode.cursors else { continue };
             for seat in &group.seats {
-                if seat.told.get() >= self.mark.position {
+                let told = seat.told.get();
+                if told > self.mark.position || told == self.mark.position && !seat.owed.get() {
                     continue;
                 }
                 let known = made.iter().find(|(id, of, _)| (*id, *of) == (group.encoder_id, grant));
@@ -305,6 +311,7 @@ impl Matcher {
                 };
                 if seat.outbox.offer_idle(&frame) {
                     seat.told.set(self.mark.position);
+                    seat.owed.set(false);
                 }
             }
         }

@@ -93,6 +93,8 @@ pub struct Seat {
     pub(super) outbox: Arc<Outbox>,
     /// It hears no commit up to this position. With cursors: the position of its last one.
     pub(super) told: Cell<u64>,
+    /// That position is still to be told: it came without a cursor.
+    pub(super) owed: Cell<bool>,
 }
 
 /// A plan and its listeners.
@@ -145,7 +147,12 @@ impl Registry {
         let plan = self.intern(plan);
         let encoder_id = self.encoder(request.encoder.name());
         let Some(entry) = &mut self.plans[plan] else { unreachable!("a plan just interned") };
-        let seat = Seat { subscriber: id, outbox: outbox.clone(), told: Cell::new(told) };
+        let seat = Seat {
+            subscriber: id,
+            outbox: outbox.clone(),
+            told: Cell::new(told),
+            owed: Cell::default(),
+        };
         let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
         if mode.transitions && entry.transitions == 1 && !entry.plan.paths.is_empty() {
             self.reading_back.push(plan);
@@ -157,6 +164,16 @@ impl Registry {
             id,
             Subscriber { request, key, mode, outbox, told, _hold: hold, plan, group, seat },
         );
+    }
+
+    /// The position at which it became active is still to be told to it.
+    pub(super) fn owe(&mut self, id: SubId) {
+        let Some(subscriber) = self.subscribers.get(&id) else { return };
+        let entry = self.plans[subscriber.plan].as_ref();
+        let group = entry.and_then(|entry| entry.groups[subscriber.group].as_ref());
+        if let Some(seat) = group.and_then(|group| group.seats.get(subscriber.seat)) {
+            seat.owed.set(true);
+        }
     }
 
     /// Takes a subscription out; its plan goes with the last listener.

@@ -206,6 +206,9 @@ impl World {
         if question.who == 0 && shown {
             all.push(("watching", Told { watch: Some(watch), ..moving }, flaky));
         }
+        if std::env::var_os("Q_NOSNAP").is_some() {
+            all.retain(|(_, told, _)| !told.snapshot);
+        }
         let make = |(name, told, manner): (&str, Told, Manner)| {
             let rng = Rng(self.rng.next());
             Subscriber::new(format!("{group} {name}"), question.clone(), told, manner, rng)

@@ -221,6 +221,7 @@ fn offer(group: &Group, position: u64, frames: &[Frame]) {
         }
         if group.mode.cursors.is_some() {
             seat.told.set(position);
+            seat.owed.set(false);
         }
         if seat.outbox.offer(position, frames) == Offer::Overflowed {
             tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
