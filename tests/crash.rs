@@ -5,8 +5,12 @@ mod child;
 mod common;
 #[path = "crash/disk.rs"]
 mod disk;
+#[path = "crash/hear.rs"]
+mod hear;
 #[path = "crash/kill.rs"]
 mod kill;
+#[path = "crash/storm.rs"]
+mod storm;
 #[path = "support/blog.rs"]
 mod support;
 #[path = "crash/wal.rs"]

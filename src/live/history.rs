@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
@@ -234,7 +234,7 @@ impl History {
         };
         let key = (catalog.version, listener.gather.clone(), start);
         let read = async {
-            let _permit = self.work.acquire().await.map_err(|_| stopping())?;
+            let _turn = self.turn().await?;
             let stretch = self.source.replay(start, limit, want).await?;
             let last = stretch.commits.last().map_or(start, |last| last.position);
             let bytes = stretch.commits.iter().map(|commit| weight(commit)).sum();
@@ -269,12 +269,17 @@ impl History {
         fits.then(|| Page { commits, catalog: catalog.clone(), newest })
     }
 
+    /// A turn at the work that replays and snapshots share.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>> {
+        self.work.acquire().await.map_err(|_| stopping())
+    }
+
     /// Runs `work` on a thread of its own, when it is its turn.
     async fn working<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let _permit = self.work.acquire().await.map_err(|_| stopping())?;
+        let _turn = self.turn().await?;
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| Error::internal(format!("telling a page of the log: {error}")))
     }

@@ -5,7 +5,7 @@
 //! nothing is left to read; there the subscription joins the live stream, behind exactly the last
 //! entry that was told.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::cursor::Cursor;
@@ -14,7 +14,10 @@ use crate::store::Mark;
 
 use super::outbox::Feed;
 use super::source::Place;
-use super::way::{Way, schemas, size};
+use super::way::{Begin, Way, schemas, size};
+
+/// How long the live stream is waited for where it is behind the log.
+const PAUSE: Duration = Duration::from_millis(2);
 
 impl Way {
     /// Looks whether `cursor` is good: its entry is in the log with its stamp, it was given under
@@ -36,6 +39,20 @@ impl Way {
                 Ok(mark) => Ok(mark),
                 Err(why) => Err(gone(why, place.readable, plan.grant)),
             };
+        }
+    }
+
+    /// Begins behind `cursor` if it is good; where it is gone, with a `snapshot` if one was asked
+    /// for.
+    pub(super) async fn after(&mut self, cursor: Cursor, snapshot: bool) -> Result<Begin> {
+        match self.verify(cursor).await {
+            Ok(mark) => {
+                self.check(mark.position).await?;
+                self.outbox.set_since(cursor);
+                Ok(Begin::After(mark))
+            }
+            Err(error) if snapshot && error.kind == Kind::Gone => Ok(Begin::Snapshot),
+            Err(error) => Err(error),
         }
     }
 
@@ -84,7 +101,7 @@ impl Way {
             // Another catalog: the next look compiles the plan under it.
             let Some(page) = &*told else { continue };
             if page.after > at.position {
-                return Err(self.trimmed(at).await);
+                return Err(self.trimmed(at.position).await);
             }
             let mut full = None;
             let skip = page.commits.partition_point(|(mark, _)| mark.position <= at.position);
@@ -123,17 +140,17 @@ impl Way {
     /// As a replay ends.
     pub(super) async fn tell_between(
         &mut self,
-        mut at: Mark,
-        upto: Mark,
+        mut at: u64,
+        upto: u64,
         key: Option<&Key>,
     ) -> Result<bool> {
-        while at.position < upto.position {
-            self.check(at.position).await?;
-            let within = (at.position, upto.position);
+        while at < upto {
+            self.check(at).await?;
+            let within = (at, upto);
             let history = &self.core.history;
             let told = history.told_below(&self.listener(false), within, key.cloned()).await?;
             let Some(page) = told else { continue };
-            if page.after > at.position {
+            if page.after > at {
                 return Err(self.trimmed(at).await);
             }
             for (mark, frames) in page.commits {
@@ -141,18 +158,21 @@ impl Way {
                     return Ok(false);
                 }
             }
-            if page.last.position > at.position {
-                at = page.last;
+            if page.last.position > at {
+                at = page.last.position;
+            } else {
+                // What is kept in memory of the log is behind what was read of it.
+                tokio::time::sleep(PAUSE).await;
             }
         }
         Ok(true)
     }
 
     /// The log was trimmed past `at` under way.
-    async fn trimmed(&self, at: Mark) -> Error {
+    pub(super) async fn trimmed(&self, at: u64) -> Error {
         let plan = &self.plan;
         let schemas = schemas(&plan.catalog, &plan.schema, &plan.paths);
-        match self.place(at.position, schemas).await {
+        match self.place(at, schemas).await {
             Ok(place) => {
                 gone("cursor is older than the log keeps".into(), place.readable, plan.grant)
             }

@@ -14,16 +14,120 @@ use std::time::Duration;
 use crate::error::{Kind, Result};
 use crate::limits::Limits;
 use crate::model::change::Row;
+use crate::model::cursor::Cursor;
 use crate::model::related::{Key, RelatedSet};
 use crate::model::value::Value;
 use crate::query::Plan;
 use crate::store::{Mark, Reader, Rows, Scan, Scanned};
 
 use super::message::Records;
+use super::outbox::Frame;
+use super::way::Way;
 
 /// How long a page may look for records that match, where hardly any does. Others wait for the
 /// reader meanwhile.
 const PAGE_TIME: Duration = Duration::from_millis(100);
+
+/// Entries that a page need not wait for: they are told quickly when it is read.
+const NEAR: u64 = 64;
+
+/// What the client holds: everything that matches up to a primary key, as it stood at an entry.
+struct Held {
+    upto: Value,
+    at: u64,
+}
+
+impl Way {
+    /// Sends what matches, page by page. Gives the entry to go on from, or `None` where the outbox
+    /// has ended.
+    ///
+    /// # Errors
+    /// Those of [`Way::check`]; 410 where the log was trimmed past what the client holds; those
+    /// of reading.
+    pub(super) async fn snapshot(&mut self) -> Result<Option<Mark>> {
+        let mut held: Option<Held> = None;
+        // The outbox takes what belongs together by position; every page is alone.
+        for page_number in 0.. {
+            // What takes a client long comes before the read, so that no page waits for it.
+            loop {
+                let most = self.core.limits.frame_bytes;
+                self.room(1, most, position(&held)).await?;
+                let newest = self.core.recent.reach().1;
+                if newest <= position(&held).saturating_add(NEAR) {
+                    break;
+                }
+                if !self.tell_sent(&mut held, newest).await? {
+                    return Ok(None);
+                }
+            }
+            let page = self.page(&held).await?;
+            if !self.tell_sent(&mut held, page.mark.position).await? {
+                return Ok(None);
+            }
+            let frame = self.frame(&page);
+            let Page { upto, mark, ranges, .. } = page;
+            // A page that found nothing but took its time is not worth a message.
+            let worth = upto.is_none() || !ranges.is_empty();
+            let place = u64::MAX - page_number;
+            if worth && !self.feed(place, &[frame], position(&held)).await? {
+                return Ok(None);
+            }
+            match upto {
+                None => return Ok(Some(mark)),
+                Some(upto) => held = Some(Held { upto, at: mark.position }),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the next page, as the client may see it.
+    async fn page(&mut self, held: &Option<Held>) -> Result<Page> {
+        loop {
+            self.check(position(held)).await?;
+            let ask = PageAsk {
+                plan: self.plan.clone(),
+                key: self.key.clone(),
+                after: held.as_ref().map(|held| held.upto.clone()),
+            };
+            let read = {
+                let _turn = self.core.history.turn().await?;
+                self.core.source.page(ask, &self.core.limits).await?
+            };
+            // Another catalog: the next look compiles the plan under it.
+            let Read::Page(page) = read else { continue };
+            // Whatever the page knows of, who may see it knows too before it is sent.
+            if self.core.recent.reach().1 < page.mark.position {
+                self.core.source.barrier().await?;
+            }
+            self.check(position(held)).await?;
+            return Ok(page);
+        }
+    }
+
+    /// Tells the entries up to position `upto` of the records that were sent. `false` where the
+    /// outbox has ended.
+    async fn tell_sent(&mut self, held: &mut Option<Held>, upto: u64) -> Result<bool> {
+        let Some(held) = held else { return Ok(true) };
+        let key = Key::of(&held.upto);
+        let went = self.tell_between(held.at, upto, key.as_ref()).await?;
+        held.at = held.at.max(upto);
+        Ok(went)
+    }
+
+    fn frame(&self, page: &Page) -> Frame {
+        let Mark { position, stamp, .. } = page.mark;
+        let cursor = Cursor { position, stamp, grant: self.plan.grant };
+        let cursor = page.upto.is_none().then_some(cursor);
+        let text = cursor.map(|cursor| cursor.to_string());
+        let bytes = self.request.encoder.page(&page.records(), cursor.is_some(), text.as_deref());
+        Frame { bytes, cursor }
+    }
+}
+
+/// The entry that the client's view stands at. Before the first page nothing can have changed.
+fn position(held: &Option<Held>) -> u64 {
+    held.as_ref().map_or(u64::MAX, |held| held.at)
+}
 
 /// What to read next of a snapshot.
 #[derive(Clone, Debug)]

@@ -28,7 +28,8 @@ pub trait Source: Send + Sync {
     fn want(&self, want: Want);
     /// Resolves when all that the writer was given before has reached the tail.
     fn barrier(&self) -> Reading<'_, ()>;
-    /// The next page of a snapshot, in a short read of its own.
+    /// The next page of a snapshot, in a short read of its own. The caller bounds how many ask at
+    /// once.
     fn page(&self, ask: PageAsk, limits: &Arc<Limits>) -> Reading<'_, snapshot::Read>;
     /// Up to `limit` commits after position `after`, as [`Reader::replay`] gives them. The caller
     /// bounds how many ask at once.
@@ -123,7 +124,7 @@ impl Source for Store {
 
     fn page(&self, ask: PageAsk, limits: &Arc<Limits>) -> Reading<'_, snapshot::Read> {
         let limits = limits.clone();
-        Box::pin(Store::read(self, move |reader| snapshot::read(reader, &limits, &ask)))
+        Box::pin(self.read_always(move |reader| snapshot::read(reader, &limits, &ask)))
     }
 
     fn replay(&self, after: u64, limit: usize, want: Arc<Want>) -> Reading<'_, Stretch> {

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use crate::auth::directory::Directory;
 use crate::auth::principal::Principal;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::model::cursor::Cursor;
 use crate::model::related::Key;
@@ -209,18 +209,17 @@ impl Live {
         let start = request.start;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let new = New { id, request, plan, key, hold, outbox };
-        let cursor = match start {
+        let (cursor, snapshot) = match start {
             Start::Live | Start::Now => return self.attach(new).await,
-            Start::After(cursor) => cursor,
-            Start::Snapshot { .. } => {
-                return Err(Error::new(Kind::Unavailable, "snapshots are not served yet"));
-            }
+            Start::After(cursor) => (Some(cursor), false),
+            Start::Snapshot { since } => (since, true),
         };
         let mut way = Way::new(core.clone(), new)?;
-        let after = way.verify(cursor).await?;
-        way.check(after.position).await?;
-        way.outbox.set_since(cursor);
-        let (task, gate) = way.start(Begin::After(after));
+        let begin = match cursor {
+            Some(cursor) => way.after(cursor, snapshot).await?,
+            None => Begin::Snapshot,
+        };
+        let (task, gate) = way.start(begin);
         let queue = core.queue.clone();
         Ok(Subscription { id, queue, way: Some((task.abort_handle(), gate)) })
     }

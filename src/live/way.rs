@@ -131,6 +131,8 @@ impl Gate {
 pub(super) enum Begin {
     /// Behind an entry that the client knows.
     After(Mark),
+    /// With all that matches.
+    Snapshot,
 }
 
 impl Way {
@@ -164,6 +166,10 @@ impl Way {
     async fn go(&mut self, begin: Begin) -> Result<()> {
         match begin {
             Begin::After(mark) => self.replay(mark).await,
+            Begin::Snapshot => match self.snapshot().await? {
+                Some(mark) => self.replay(mark).await,
+                None => Ok(()),
+            },
         }
     }
 

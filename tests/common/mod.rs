@@ -6,6 +6,7 @@
 
 pub mod exchange;
 pub mod sse;
+pub mod view;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

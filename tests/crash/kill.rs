@@ -7,13 +7,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rowcast::error::Result;
 use rowcast::model::change::Op;
 use rowcast::model::value::Value;
-use rowcast::store::Options;
+use rowcast::store::{Entry, Options, Reader};
 
 use crate::child::Running;
 use crate::common::{self, HttpAnswer, Server};
 use crate::support::*;
+
+/// All entries of the log; their positions have no holes.
+pub fn entries(reader: &Reader<'_>) -> Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map_or(0, |entry| entry.mark.position);
+        let page = reader.entries(after, 1_000)?;
+        if page.is_empty() {
+            break;
+        }
+        entries.extend(page);
+    }
+    let positions: Vec<_> = entries.iter().map(|entry| entry.mark.position).collect();
+    assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+    Ok(entries)
+}
 
 /// Opens the store that was left behind: every acknowledged row of `schema` and its entry is
 /// there, each entry's rows are there, and positions have no holes. Gives the newest position.
@@ -21,18 +38,7 @@ fn examine(dir: &Path, schema: &'static str, acknowledged: HashSet<i64>) -> u64 
     let (store, _) = open(Options::new(dir));
     store
         .read_blocking(move |reader| {
-            let mut entries = Vec::new();
-            loop {
-                let after =
-                    entries.last().map_or(0, |entry: &rowcast::store::Entry| entry.mark.position);
-                let page = reader.entries(after, 1_000)?;
-                if page.is_empty() {
-                    break;
-                }
-                entries.extend(page);
-            }
-            let positions: Vec<_> = entries.iter().map(|entry| entry.mark.position).collect();
-            assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+            let entries = entries(reader)?;
             let id = reader.of(schema).id;
             let mut logged = HashSet::new();
             for change in entries.iter().flat_map(|entry| &entry.changes) {
@@ -46,7 +52,7 @@ fn examine(dir: &Path, schema: &'static str, acknowledged: HashSet<i64>) -> u64 
                 assert!(reader.find(schema, *key).is_some(), "row {key} was lost");
                 assert!(logged.contains(key), "the entry of row {key} was lost");
             }
-            Ok(positions.len() as u64)
+            Ok(entries.len() as u64)
         })
         .unwrap()
 }

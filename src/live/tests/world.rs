@@ -169,7 +169,7 @@ impl Source for Arc<Ground> {
             Ok(Place {
                 catalog: self.catalog(),
                 oldest: marks().next(),
-                newest: marks().last(),
+                newest: marks().next_back(),
                 entry: marks().find(|mark| mark.position == position),
                 unreadable: None,
                 readable: marks().next(),
