@@ -12,7 +12,8 @@ use crate::model::cursor::Cursor;
 use crate::model::schema::SchemaId;
 use crate::store::Mark;
 
-use super::fanout::{Failure, Fanout, Fault};
+use super::fanout::{Failure, Fanout};
+use super::gap::Gaps;
 use super::message::Encode;
 use super::outbox::{Close, Frame};
 use super::recent::Recent;
@@ -20,14 +21,9 @@ use super::registry::{EncoderId, Listener, Mode, Registry};
 use super::regrant;
 use super::source::Source;
 use super::subscription::{Attach, Command, Joined, Principals, Stats, SubId};
-use super::tail::{Item, Queue, weight};
-use super::teller::Teller;
+use super::tail::{Item, Queue};
 use super::wanted::Wanted;
 
-/// How far behind the live stream a replay may be when it joins: what is between is told by the
-/// matcher, while everybody else waits.
-const GAP_COMMITS: u64 = 256;
-const GAP_BYTES: usize = 1 << 20;
 /// Tokens are compared with the clock this often.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -42,6 +38,7 @@ pub(super) struct Matcher {
     /// The last entry that was told.
     pub(super) mark: Mark,
     pub(super) recent: Arc<Recent>,
+    gaps: Gaps,
     /// Compiled under a catalog that the matcher has yet to reach.
     parked: Vec<Attach>,
     fanout: Fanout,
@@ -67,6 +64,7 @@ impl Matcher {
             wanted,
             mark,
             recent: Recent::new(limits.recent_bytes, mark.position),
+            gaps: Gaps::default(),
             limits,
             parked: Vec::new(),
         })
@@ -94,6 +92,7 @@ impl Matcher {
             }
             if Instant::now() >= tick {
                 self.expire();
+                self.gaps.tidy();
                 tick = Instant::now() + TICK;
             }
             if Instant::now() >= positions {
@@ -180,38 +179,20 @@ impl Matcher {
         let Some(told) = attach.told.filter(|told| told.position < self.mark.position) else {
             return Ok(true);
         };
-        if self.mark.position - told.position > GAP_COMMITS {
-            return Ok(false);
-        }
-        let Some(gap) = self.recent.since(told.position, GAP_COMMITS as usize) else {
-            return Ok(false);
-        };
-        if gap.iter().map(|commit| weight(commit)).sum::<usize>() > GAP_BYTES {
-            return Ok(false);
-        }
-        let Attach { request, plan, key, outbox, .. } = attach;
-        let mode = Mode::of(request, plan);
-        let mut teller = Teller::new(&self.limits, request, plan.clone(), key.clone(), mode);
-        let mut told = Vec::new();
-        let (mut frames, mut bytes) = outbox.waiting();
-        for commit in &gap {
-            match teller.tell(commit) {
-                Ok(made) => {
-                    frames += made.len();
-                    bytes += made.iter().map(|frame| frame.bytes.len()).sum::<usize>();
-                    told.push((commit.position, made));
-                }
-                // Perhaps the log still has what the writer did not gather at the time.
-                Err((Failure { fault: Fault::Ungathered, .. }, _)) => return Ok(false),
-                Err((_, error)) => return Err(error),
-            }
+        let upto = self.mark.position;
+        let gap = self.gaps.between(&self.limits, &self.recent, attach, told.position, upto)?;
+        let Some(gap) = gap else { return Ok(false) };
+        let (mut frames, mut bytes) = attach.outbox.waiting();
+        for (_, told) in gap {
+            frames += told.len();
+            bytes += told.iter().map(|frame| frame.bytes.len()).sum::<usize>();
         }
         // The live stream's next messages need room too.
         if frames > self.limits.outbox_frames / 2 || bytes > self.limits.outbox_bytes / 2 {
             return Ok(false);
         }
-        for (position, made) in told.iter().filter(|(_, made)| !made.is_empty()) {
-            outbox.offer(*position, made);
+        for (position, told) in gap {
+            attach.outbox.offer(*position, told);
         }
         Ok(true)
     }
@@ -243,6 +224,7 @@ impl Matcher {
         self.mark = Mark { position, stamp, time };
         if catalog {
             self.recent.clear(position);
+            self.gaps.clear();
             for attach in std::mem::take(&mut self.parked) {
                 self.attach(attach);
             }
@@ -277,6 +259,7 @@ impl Matcher {
         if let Some(catalog) = catalog {
             self.new_catalog(&catalog, &[]);
             self.recent.clear(self.mark.position);
+            self.gaps.clear();
             for attach in std::mem::take(&mut self.parked) {
                 self.attach(attach);
             }

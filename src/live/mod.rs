@@ -11,6 +11,7 @@
 pub mod cache;
 pub mod fanout;
 pub mod frame;
+mod gap;
 pub mod history;
 pub mod matcher;
 pub mod message;

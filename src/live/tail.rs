@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
 use crate::model::change::{Change, Commit, Notice, Row};
-use crate::model::value::Value;
 use crate::store::CommitSink;
 
 use super::subscription::Command;
@@ -167,11 +166,7 @@ impl Queue {
 
 /// Roughly what a commit holds in memory, bytes.
 pub(super) fn weight(commit: &Commit) -> usize {
-    let row = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row_weight(row));
+    let row = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row.bytes());
     let change = |change: &Change| 128 + row(&change.before) + row(&change.after);
-    256 + commit.changes.iter().map(change).sum::<usize>()
-}
-
-fn row_weight(row: &Row) -> usize {
-    size_of_val(&*row.values) + row.values.iter().map(Value::heap_bytes).sum::<usize>()
+    256 + commit.changes.iter().map(change).sum::<usize>() + commit.related.bytes()
 }

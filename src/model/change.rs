@@ -22,6 +22,11 @@ impl Row {
     pub fn get(&self, slot: Slot) -> &Value {
         &self.values[slot]
     }
+
+    /// Roughly what it holds in memory, bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.values) + self.values.iter().map(Value::heap_bytes).sum::<usize>()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -148,6 +148,29 @@ pub struct RelatedRows {
 }
 
 impl RelatedRows {
+    /// Roughly what it holds in memory beside the changes' own rows, bytes. A row that many share
+    /// counts once.
+    pub fn bytes(&self) -> usize {
+        if self.before.is_empty() && self.after.is_empty() && self.dependants.changes.is_empty() {
+            return 0;
+        }
+        let mut seen = HashSet::new();
+        let mut row = |row: &Arc<Row>| {
+            let new = seen.insert(Arc::as_ptr(row));
+            size_of::<Arc<Row>>() + if new { row.bytes() } else { 0 }
+        };
+        let mut bytes = 0;
+        for by_key in self.before.rows.values().chain(self.after.rows.values()) {
+            for rows in by_key.values() {
+                bytes += 64 + rows.iter().map(&mut row).sum::<usize>();
+            }
+        }
+        for change in &self.dependants.changes {
+            bytes += 128 + change.before.iter().chain(&change.after).map(&mut row).sum::<usize>();
+        }
+        bytes
+    }
+
     /// Whether the writer was asked for all that `paths` read from `schema`, and (`back`) for the
     /// records that read through them.
     pub fn gathers(&self, schema: SchemaId, paths: &Paths, back: bool) -> bool {

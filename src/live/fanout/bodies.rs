@@ -7,6 +7,7 @@ use crate::live::message::Event;
 use crate::model::change::{Change, Commit, Op};
 use crate::query::Body;
 
+use super::failure::Fault;
 use super::find;
 
 #[derive(Default)]
@@ -40,8 +41,8 @@ impl Bodies {
         self.bytes.shrink_to(keep);
     }
 
-    /// Encodes what `event` tells of a change. `false` if the body panicked, or became too large:
-    /// related records stand in it as often as they are related.
+    /// Encodes what `event` tells of a change. Too much may become of it even where little was
+    /// written: related records stand in it as often as they are related.
     pub(super) fn encode(
         &mut self,
         body: &Body,
@@ -49,35 +50,39 @@ impl Bodies {
         at: usize,
         event: Event,
         most: usize,
-    ) -> bool {
-        let Some(change) = find::change(commit, at) else { return true };
+    ) -> Result<(), Fault> {
+        let Some(change) = find::change(commit, at) else { return Ok(()) };
         if event == Event::Leave {
             return self.encode_key(body, change, at);
         }
         if !self.whole[at].is_empty() {
-            return true;
+            return Ok(());
         }
         let (row, related) = match change.op {
             Op::Create | Op::Update => (&change.after, &commit.related.after),
             Op::Delete => (&change.before, &commit.related.before),
         };
-        let Some(row) = row else { return true };
+        let Some(row) = row else { return Ok(()) };
         let start = self.bytes.len();
         let encode = || body.encode_within(row, related, &mut self.bytes, most);
         let encoded = catch_unwind(AssertUnwindSafe(encode));
         self.whole[at] = start..self.bytes.len();
-        matches!(encoded, Ok(Ok(())))
+        match encoded {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Fault::TooMuch),
+            Err(_) => Err(Fault::Failed),
+        }
     }
 
-    fn encode_key(&mut self, body: &Body, change: &Change, at: usize) -> bool {
+    fn encode_key(&mut self, body: &Body, change: &Change, at: usize) -> Result<(), Fault> {
         self.keys.resize(self.whole.len(), 0..0);
         let Some(row) = change.before.as_ref().filter(|_| self.keys[at].is_empty()) else {
-            return true;
+            return Ok(());
         };
         let start = self.bytes.len();
         let encoded = catch_unwind(AssertUnwindSafe(|| body.encode_key(row, &mut self.bytes)));
         self.keys[at] = start..self.bytes.len();
-        encoded.is_ok()
+        encoded.map_err(|_| Fault::Failed)
     }
 
     /// Looks what an update changed of what is shown, but for the column that every update sets.

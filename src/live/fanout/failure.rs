@@ -19,8 +19,8 @@ pub enum Fault {
     Failed,
     /// The plan reads relations that the writer was not asked for when it worked on the commit.
     Ungathered,
-    /// The related records that the plan reads are too many to be gathered for one commit.
-    TooMany,
+    /// What the plan reads through relations, or shows of all records, is too much for one commit.
+    TooMuch,
     /// The commit concerns too many records through a relation that the plan reads.
     Dependants,
 }
@@ -40,9 +40,9 @@ impl Failure {
             }
             // Between a change of access that made it need them and the writer's next job.
             Fault::Ungathered => gone("access has changed meanwhile: subscribe again".to_owned()),
-            Fault::TooMany => gone(format!(
-                "a write concerned too many records related to {schema}: take a snapshot"
-            )),
+            Fault::TooMuch => {
+                gone(format!("a write changed or concerned too much of {schema}: take a snapshot"))
+            }
             Fault::Dependants => gone(format!(
                 "a write concerned too many records of {schema} through a relation: take a snapshot"
             )),

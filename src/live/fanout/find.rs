@@ -145,7 +145,7 @@ fn unreadable(commit: &Commit, change: &Change, entry: &Entry, back: bool) -> Op
         return None;
     }
     if commit.related.incomplete.contains(&plan.schema.id) {
-        return Some(Fault::TooMany);
+        return Some(Fault::TooMuch);
     }
     (!commit.related.gathers(plan.schema.id, &plan.paths, back)).then_some(Fault::Ungathered)
 }
@@ -154,7 +154,7 @@ fn unreadable(commit: &Commit, change: &Change, entry: &Entry, back: bool) -> Op
 fn dependants(commit: &Commit, plan: &Plan, out: &mut Vec<usize>) -> Result<(), Fault> {
     let (schema, related) = (plan.schema.id, &commit.related);
     if related.incomplete.contains(&schema) {
-        return Err(Fault::TooMany);
+        return Err(Fault::TooMuch);
     }
     if !related.gathers(schema, &plan.paths, true) {
         return Err(Fault::Ungathered);

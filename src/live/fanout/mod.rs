@@ -120,9 +120,8 @@ impl Fanout {
         self.frames.start();
         for found in run {
             let Found { change, event, .. } = *found;
-            if !self.bodies.encode(body, commit, change, event, self.body_bytes) {
-                run.iter().for_each(|found| self.fail(found.plan, false, Fault::Failed));
-                return;
+            if let Err(fault) = self.bodies.encode(body, commit, change, event, self.body_bytes) {
+                return run.iter().for_each(|found| self.fail(found.plan, false, fault));
             }
         }
         for hits in run.chunk_by(|a, b| a.plan == b.plan) {

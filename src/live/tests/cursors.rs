@@ -200,6 +200,32 @@ fn a_replay_joins_without_a_gap_and_without_a_double() {
 }
 
 #[test]
+fn those_who_join_alike_are_told_the_same_bytes() {
+    let mut desk = Desk::new(Limits::default());
+    for id in 1..=5 {
+        desk.put(&[blog(id, "a")]);
+    }
+    let pointers = |outbox: &Outbox| -> Vec<_> {
+        take(outbox).0.iter().map(|frame| frame.bytes.as_ptr()).collect()
+    };
+    let first = pointers(&joined(&mut desk, 2).1);
+    let further = pointers(&joined(&mut desk, 4).1);
+    assert_eq!((first.len(), &first[2..]), (3, &further[..]));
+    let earlier = joined(&mut desk, 1).1;
+    desk.put(&[blog(6, "b")]);
+    let later = joined(&mut desk, 3).1;
+    let earlier = pointers(&earlier);
+    assert_eq!((earlier.len(), &earlier[2..4]), (5, &pointers(&later)[..2]));
+    let request = desk.request(|r| {
+        cursors(r);
+        r.told.changes = true;
+    });
+    let (other, joined) = desk.join(request, Some(mark(5)));
+    assert_eq!(joined.unwrap(), Joined::Active(mark(6)));
+    assert_eq!(brief(heard(&other)), [json!(["create", [6], 6])]);
+}
+
+#[test]
 fn a_replay_that_is_too_far_behind_goes_on_from_the_log() {
     let limits = Limits { outbox_frames: 64, ..Limits::default() };
     let mut desk = Desk::new(limits);
