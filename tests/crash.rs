@@ -9,6 +9,8 @@ mod disk;
 mod hear;
 #[path = "crash/kill.rs"]
 mod kill;
+#[path = "crash/served.rs"]
+mod served;
 #[path = "crash/storm.rs"]
 mod storm;
 #[path = "support/blog.rs"]

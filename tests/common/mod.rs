@@ -35,6 +35,9 @@ pub struct Options {
     /// Further environment, e.g. `("ROWCAST_IDLE_TIME", "1")`.
     pub env: Vec<(String, String)>,
     pub args: Vec<String>,
+    /// What the server is run by, e.g. `["sh", "-c", "…; exec \"$0\" \"$@\""]`, in whose place it
+    /// comes.
+    pub through: Vec<String>,
 }
 
 impl Options {
@@ -336,6 +339,13 @@ pub fn wait(child: &mut Child) -> std::process::ExitStatus {
 
 fn spawn(dir: &Path, options: &Options, port: u16) -> (Child, SocketAddr, Arc<Mutex<String>>) {
     let mut command = rowcast(dir);
+    if let [program, args @ ..] = options.through.as_slice() {
+        let (inner, env) = (command.get_program().to_owned(), command.get_envs());
+        let env: Vec<_> = env.filter_map(|(n, v)| Some((n.to_owned(), v?.to_owned()))).collect();
+        let mut outer = Command::new(program);
+        outer.args(args).arg(inner).current_dir(dir).env_clear().envs(env);
+        command = outer;
+    }
     command
         .arg("serve")
         .args(&options.args)
