@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::common::{Options, Server, rowcast};
+use crate::common::{Options, Server, Ws, rowcast};
 use crate::{mode, names};
 
 const NOTE: &str = r#"{"name":"note","namespace":"notes","label_field":"text",
@@ -118,6 +118,65 @@ fn there_and_back() {
     assert!(!dir.join("nowhere").exists() && !dir.join("three").exists());
 }
 
+/// The cursor of the next message that has one.
+fn cursor(ws: &mut Ws) -> String {
+    loop {
+        if let Some(cursor) = ws.next()["cursor"].as_str() {
+            return cursor.to_owned();
+        }
+    }
+}
+
+#[test]
+fn cursors_of_before_the_backup_are_good_after_a_restore_later_ones_are_refused() {
+    let mut server = Server::start(Options::default().schema("note", NOTE));
+    let dir = server.dir.path().to_owned();
+    let token = server.admin_token();
+    let mut ws = server.subscribe("schema=note&since=now&select=text", Some(&token));
+    let first = cursor(&mut ws);
+    write(&server, &token, "one");
+    let one = cursor(&mut ws);
+    write(&server, &token, "two");
+    let two = cursor(&mut ws);
+    assert_eq!(run(&dir, &["backup", "file"]).0, 0);
+    write(&server, &token, "three");
+    let three = cursor(&mut ws);
+    server.terminate();
+    assert_eq!(run(&dir, &["restore", "file", "--force"]).0, 0);
+    server.restart();
+    let token = server.admin_token();
+    let texts = |since: &str, count: usize| -> Vec<String> {
+        let query = format!("schema=note&select=text&since={since}");
+        let mut ws = server.subscribe(&query, Some(&token));
+        let mut texts = Vec::new();
+        while texts.len() < count {
+            let message = ws.next();
+            if message["event"] == "create" {
+                texts.push(message["data"]["text"].as_str().expect("a text").to_owned());
+            }
+        }
+        texts
+    };
+    let refused = || {
+        let query = format!("schema=note&since={three}");
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", bearer.as_str()), ("Origin", "http://a.example")];
+        let path = format!("/api/realtime/content?{query}");
+        let (code, reason) = server.ws(&path, &headers, None).expect("a handshake").closed();
+        assert_eq!(code, 4410, "{reason}");
+    };
+    assert_eq!(texts(&first, 2), ["one", "two"]);
+    refused();
+    // Nor when another history has come as far.
+    for text in ["3", "4", "5", "6"] {
+        write(&server, &token, text);
+        refused();
+    }
+    assert_eq!(texts(&first, 6), ["one", "two", "3", "4", "5", "6"]);
+    assert_eq!(texts(&one, 5), ["two", "3", "4", "5", "6"]);
+    assert_eq!(texts(&two, 4), ["3", "4", "5", "6"]);
+}
+
 #[test]
 fn the_status_is_the_admins() {
     let server = Server::start(Options::default().schema("note", NOTE));
@@ -136,6 +195,10 @@ fn the_status_is_the_admins() {
     let entries = |status: &serde_json::Value| status["log"]["entries"].as_i64().expect("entries");
     assert_eq!(entries(after), entries(&before) + 1);
     assert!(after["log"]["bytes"].as_i64() > before["log"]["bytes"].as_i64());
+    // They are cursors that an admin can use.
+    let oldest = after["cursor"]["oldest"].as_str().expect("a cursor");
+    let mut all = server.subscribe(&format!("schema=note&since={oldest}"), Some(&token));
+    assert_eq!(all.next()["data"]["text"], "one");
     assert_eq!(after["cursor"]["oldest"], before["cursor"]["oldest"]);
     assert_ne!(after["cursor"]["newest"], before["cursor"]["newest"]);
     assert!(after["log"]["newest_time"].as_str() > before["log"]["newest_time"].as_str());
