@@ -274,6 +274,11 @@ impl History {
         self.work.acquire().await.map_err(|_| stopping())
     }
 
+    /// Turns that are taken.
+    pub fn at_work(&self) -> usize {
+        self.limits.replays.saturating_sub(self.work.available_permits())
+    }
+
     /// Runs `work` on a thread of its own, when it is its turn.
     async fn working<T: Send + 'static>(
         &self,

@@ -144,6 +144,8 @@ pub struct Stats {
     /// Subscriptions that have not reached the live stream yet: replays and snapshots, at work or
     /// waiting.
     pub replays: usize,
+    /// Those of them that are at work just now.
+    pub replays_working: usize,
 }
 
 /// The stream of changes: a thread that matches, and the door to it.
@@ -253,7 +255,10 @@ impl Live {
         let (answer, stats) = oneshot::channel();
         self.core.queue.command(Command::Stats(answer));
         let stats = stats.await.unwrap_or_default();
-        Stats { replays: self.core.on_the_way(), ..stats }
+        let replays = self.core.on_the_way();
+        // Counted apart: one of the two may have moved on between.
+        let replays_working = self.core.history.at_work().min(replays);
+        Stats { replays, replays_working, ..stats }
     }
 }
 

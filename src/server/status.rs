@@ -48,6 +48,10 @@ pub(super) async fn status(app: &App, principal: &Principal) -> Result<Json> {
         "plans": stats.plans,
         "by_schema": by_schema,
         "slowest_outbox": {"frames": stats.slowest_frames, "bytes": stats.slowest_bytes},
+        "replays": {
+            "working": stats.replays_working,
+            "waiting": stats.replays.saturating_sub(stats.replays_working),
+        },
         "behind": {"commits": stats.behind_commits, "bytes": stats.behind_bytes},
     }))
 }

@@ -209,6 +209,7 @@ fn the_status_is_the_admins() {
     assert_eq!(after["log"]["most_hours"], json!(24.0));
     assert_eq!((&after["subscriptions"], &after["plans"]), (&json!(2), &json!(1)));
     assert_eq!(after["by_schema"], json!({"note": 2}));
+    assert_eq!(after["replays"], json!({"working": 0, "waiting": 0}));
     let wrong = server.request("POST", "/api/realtime/status", Some(&token), None);
     assert_eq!(wrong.0, 405);
     assert_eq!(server.request("GET", "/api/realtime/status?x=1", Some(&token), None).0, 400);
