@@ -187,19 +187,21 @@ pub fn exchange(scene: &mut Scene, step: &Step) -> Result<(), String> {
         }
     }
     for (name, place) in &step.save {
-        let mut at = &json;
-        for part in place.split('.') {
-            at = match part.parse::<usize>() {
-                Ok(index) => &at[index],
-                Err(_) => &at[part],
-            };
-        }
-        if at.is_null() {
+        let found = at(&json, place);
+        if found.is_null() {
             return Err(format!("nothing to save at {place}\n{}", shown()));
         }
-        saved.insert(name.clone(), at.clone());
+        saved.insert(name.clone(), found.clone());
     }
     Ok(())
+}
+
+/// What stands at a place such as `data.items.0.id`; null where nothing does.
+pub fn at<'a>(json: &'a Json, place: &str) -> &'a Json {
+    place.split('.').fold(json, |at, part| match part.parse::<usize>() {
+        Ok(index) => &at[index],
+        Err(_) => &at[part],
+    })
 }
 
 pub fn clipped(text: &str) -> String {
@@ -266,6 +268,7 @@ pub fn matches(expected: &Json, actual: &Json, at: &str) -> Result<(), String> {
                 "@string" => actual.is_string(),
                 "@uuid" => uuid::Uuid::try_parse(string).is_ok() && string.len() == 36,
                 "@time" => string.ends_with('Z') && string.parse::<jiff::Timestamp>().is_ok(),
+                "@cursor" => string.parse::<rowcast::model::cursor::Cursor>().is_ok(),
                 "@contains" => string.contains(rest),
                 "@not" => string != rest,
                 _ => return Err(format!("{at}: unknown matcher {text}")),
