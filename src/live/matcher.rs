@@ -28,7 +28,8 @@ use super::wanted::Wanted;
 const TICK: Duration = Duration::from_millis(500);
 
 pub(super) struct Matcher {
-    queue: Arc<Queue>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) source: Arc<dyn Source>,
     pub(super) registry: Registry,
     /// The catalog at the present place in the log.
     pub(super) catalog: Arc<Catalog>,
@@ -42,13 +43,16 @@ pub(super) struct Matcher {
     /// Compiled under a catalog that the matcher has yet to reach.
     parked: Vec<Attach>,
     fanout: Fanout,
+    /// When tokens are looked at next, and when positions are told.
+    tick: Instant,
+    positions: Instant,
 }
 
 impl Matcher {
     /// Begins behind the newest entry. Blocks while the source is asked.
     pub(super) fn new(
         queue: Arc<Queue>,
-        source: &dyn Source,
+        source: Arc<dyn Source>,
         principals: Arc<dyn Principals>,
         wanted: Arc<Wanted>,
         limits: Arc<Limits>,
@@ -60,11 +64,14 @@ impl Matcher {
             registry: Registry::default(),
             // Asked for after the entry: it may know later ones, but none that it knows is missed.
             catalog: source.catalog(),
+            source,
             principals,
             wanted,
             mark,
             recent: Recent::new(limits.recent_bytes, mark.position),
             gaps: Gaps::default(),
+            tick: Instant::now() + TICK,
+            positions: Instant::now() + limits.ping_every,
             limits,
             parked: Vec::new(),
         })
@@ -80,25 +87,29 @@ impl Matcher {
     }
 
     fn run(mut self) {
-        let mut tick = Instant::now() + TICK;
-        let mut positions = Instant::now() + self.limits.ping_every;
         loop {
-            match self.queue.next(tick.min(positions)) {
+            match self.queue.next(self.tick.min(self.positions)) {
                 Some(Item::Commit(commit)) => self.commit(&commit),
-                Some(Item::Overrun(catalog)) => self.overrun(catalog),
+                Some(Item::Missed(missed)) => self.refill(missed),
                 Some(Item::Command(Command::Stop)) => return,
                 Some(Item::Command(command)) => self.command(command),
                 None => {}
             }
-            if Instant::now() >= tick {
-                self.expire();
-                self.gaps.tidy();
-                tick = Instant::now() + TICK;
-            }
-            if Instant::now() >= positions {
-                self.positions();
-                positions = Instant::now() + self.limits.ping_every;
-            }
+            self.clockwork();
+        }
+    }
+
+    /// What is done by the clock.
+    pub(super) fn clockwork(&mut self) {
+        let now = Instant::now();
+        if now >= self.tick {
+            self.expire();
+            self.gaps.tidy();
+            self.tick = now + TICK;
+        }
+        if now >= self.positions {
+            self.positions();
+            self.positions = now + self.limits.ping_every;
         }
     }
 
@@ -197,13 +208,10 @@ impl Matcher {
         Ok(true)
     }
 
-    /// One entry: first what it does to the subscriptions, then what it tells them. Those that
-    /// were told before are passed over; without notices (as the log gives them back) it is
-    /// whoever reads it that has seen to the catalog and the principals.
+    /// One entry: first what it does to the subscriptions, then what it tells them, unless it was
+    /// told before. Without notices (as the log gives them back) it is whoever reads it that has
+    /// seen to the catalog and the principals.
     pub(super) fn commit(&mut self, commit: &Arc<Commit>) {
-        if commit.position <= self.mark.position {
-            return;
-        }
         let mut catalog = false;
         for notice in &commit.notices {
             match notice {
@@ -215,6 +223,9 @@ impl Matcher {
             }
         }
         regrant::changes(self, commit);
+        if commit.position <= self.mark.position {
+            return;
+        }
         if !self.registry.is_empty() {
             for failure in self.fanout.tell(&self.registry, commit) {
                 self.fail(failure);
@@ -223,13 +234,23 @@ impl Matcher {
         let Commit { position, stamp, time, .. } = **commit;
         self.mark = Mark { position, stamp, time };
         if catalog {
-            self.recent.clear(position);
-            self.gaps.clear();
-            for attach in std::mem::take(&mut self.parked) {
-                self.attach(attach);
-            }
+            self.forget();
+            self.unpark();
         } else {
             self.recent.push(commit);
+        }
+    }
+
+    /// What is kept of the commits up to here is of no use any more.
+    pub(super) fn forget(&mut self) {
+        self.recent.clear(self.mark.position);
+        self.gaps.clear();
+    }
+
+    /// Those that waited for a catalog: it may be there.
+    pub(super) fn unpark(&mut self) {
+        for attach in std::mem::take(&mut self.parked) {
+            self.attach(attach);
         }
     }
 
@@ -241,29 +262,13 @@ impl Matcher {
         }
     }
 
-    fn new_catalog(&mut self, catalog: &Arc<Catalog>, broken: &[SchemaId]) {
+    pub(super) fn new_catalog(&mut self, catalog: &Arc<Catalog>, broken: &[SchemaId]) {
         // At start the queue may hold entries that the first catalog already knows.
         if catalog.version <= self.catalog.version {
             return;
         }
         let old = std::mem::replace(&mut self.catalog, catalog.clone());
         regrant::catalog(self, &old, broken);
-    }
-
-    fn overrun(&mut self, catalog: Option<Arc<Catalog>>) {
-        tracing::error!(
-            "matching is more than {} bytes of commits behind: all subscriptions end",
-            self.limits.tail_bytes
-        );
-        self.close_all(&Close::new(4408, "the server fell behind: subscribe again"));
-        if let Some(catalog) = catalog {
-            self.new_catalog(&catalog, &[]);
-            self.recent.clear(self.mark.position);
-            self.gaps.clear();
-            for attach in std::mem::take(&mut self.parked) {
-                self.attach(attach);
-            }
-        }
     }
 
     fn expire(&mut self) {
@@ -307,7 +312,7 @@ impl Matcher {
         }
     }
 
-    fn close_all(&mut self, close: &Close) {
+    pub(super) fn close_all(&mut self, close: &Close) {
         let all: Vec<SubId> = self.registry.subscribers().map(|(id, _)| id).collect();
         for id in all {
             if let Some(subscriber) = self.registry.detach(id) {

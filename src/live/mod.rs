@@ -17,6 +17,7 @@ pub mod matcher;
 pub mod message;
 pub mod outbox;
 pub mod recent;
+pub mod refill;
 pub mod registry;
 pub mod regrant;
 pub mod replay;

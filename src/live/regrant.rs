@@ -54,6 +54,11 @@ pub(super) fn user(matcher: &mut Matcher, user: Uuid) {
     principals(matcher, |principal| principal.user == Some(user));
 }
 
+/// Something may have changed for anybody.
+pub(super) fn everybody(matcher: &mut Matcher) {
+    principals(matcher, |_| true);
+}
+
 /// Looks for changes of users and roles.
 pub(super) fn changes(matcher: &mut Matcher, commit: &Commit) {
     if matcher.registry.is_empty() {

@@ -174,7 +174,7 @@ impl Live {
                 let (queue, source) = (queue.clone(), source.clone());
                 let (wanted, limits) = (wanted.clone(), limits.clone());
                 let principals = principals.clone();
-                move || match Matcher::new(queue, &*source, principals, wanted, limits) {
+                move || match Matcher::new(queue, source, principals, wanted, limits) {
                     Ok(matcher) => {
                         let _ = tell.send(Ok(matcher.recent.clone()));
                         matcher.run_or_abort();

@@ -2,9 +2,9 @@
 //! exact place among them.
 //!
 //! The writer never waits here. The queue is bounded by the bytes of its commits; when the
-//! matcher is so far behind that they do not fit, what waits is dropped, every subscription ends
-//! (4408: its client has to start anew) and matching goes on at the newest commit. So nobody is
-//! ever sent a stream with a hole. The log in the store stays the truth.
+//! matcher is so far behind that they do not fit, what waits is dropped, and the matcher reads it
+//! from the log when it comes to that place (see [`super::refill`]). So memory is bounded, and
+//! nobody is sent a stream with a hole.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,16 +12,52 @@ use std::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
 use crate::model::change::{Change, Commit, Notice, Row};
-use crate::store::CommitSink;
+use crate::model::schema::SchemaId;
+use crate::store::{CommitSink, Mark};
 
 use super::subscription::Command;
 
 /// What the matcher takes next.
 pub(super) enum Item {
     Commit(Arc<Commit>),
-    /// Commits were dropped here; the newest catalog among them.
-    Overrun(Option<Arc<Catalog>>),
+    /// Commits were dropped here.
+    Missed(Missed),
     Command(Command),
+}
+
+/// What must be known of commits before they are read again: the log gives them back as the
+/// newest catalog has it, without their notices.
+#[derive(Clone, Default)]
+pub(super) struct Missed {
+    /// The last one of them.
+    pub(super) last: Mark,
+    /// The newest catalog among them.
+    pub(super) catalog: Option<Arc<Catalog>>,
+    /// All schemas whose subscriptions ended at one of them.
+    pub(super) broken: Vec<SchemaId>,
+}
+
+impl Missed {
+    fn add(&mut self, item: &Item) {
+        match item {
+            Item::Command(_) => {}
+            Item::Commit(commit) => {
+                let Commit { position, stamp, time, .. } = **commit;
+                self.last = Mark { position, stamp, time };
+                for notice in &commit.notices {
+                    if let Notice::Catalog { catalog, broken } = notice {
+                        self.catalog = Some(catalog.clone());
+                        self.broken.extend(broken);
+                    }
+                }
+            }
+            Item::Missed(missed) => {
+                self.last = missed.last;
+                self.catalog = missed.catalog.clone().or(self.catalog.take());
+                self.broken.extend(&missed.broken);
+            }
+        }
+    }
 }
 
 /// The writer's end.
@@ -73,29 +109,13 @@ impl State {
     /// Drops the waiting commits. Commands stay: who waits to become active becomes so after
     /// them, and nothing before was promised.
     fn overrun(&mut self) {
-        let mut newest: Option<Arc<Catalog>> = None;
-        let mut see = |catalog: &Arc<Catalog>| {
-            if newest.as_ref().is_none_or(|newest| newest.version < catalog.version) {
-                newest = Some(catalog.clone());
-            }
-        };
-        self.items.retain(|item| match item {
-            Item::Commit(commit) => {
-                for notice in &commit.notices {
-                    if let Notice::Catalog { catalog, .. } = notice {
-                        see(catalog);
-                    }
-                }
-                false
-            }
-            Item::Overrun(catalog) => {
-                catalog.iter().for_each(&mut see);
-                false
-            }
-            Item::Command(_) => true,
+        let mut missed = Missed::default();
+        self.items.retain(|item| {
+            missed.add(item);
+            matches!(item, Item::Command(_))
         });
         self.bytes = self.working;
-        self.items.push_front(Item::Overrun(newest));
+        self.items.push_front(Item::Missed(missed));
     }
 }
 
@@ -133,6 +153,32 @@ impl Queue {
             }
             state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// What waits up to the commit that made the catalog of this version, which may be on its way
+    /// here still; `None` if it has not come by `until`, or the queue is closed.
+    pub(super) fn up_to_catalog(&self, version: u64, until: Instant) -> Option<Missed> {
+        let mut state = self.lock();
+        while !state.closed {
+            let mut missed = Missed::default();
+            for item in &state.items {
+                missed.add(item);
+                if missed.catalog.as_ref().is_some_and(|catalog| catalog.version >= version) {
+                    return Some(missed);
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break;
+            }
+            state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
+    }
+
+    /// No more commands are taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Takes this command and no more.

@@ -4,6 +4,7 @@ mod cursors;
 mod desk;
 mod held;
 mod oracle;
+mod refill;
 mod told;
 mod transitions;
 pub(super) mod world;

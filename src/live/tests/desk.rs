@@ -50,7 +50,7 @@ impl Desk {
         let ground = Arc::new(Arc::new(Ground::new(catalog.clone())));
         let principals = Arc::new(people.clone());
         let wanted = Wanted::new(ground.clone());
-        let matcher = Matcher::new(tail.0, &*ground, principals, wanted, limits.clone());
+        let matcher = Matcher::new(tail.0, ground.clone(), principals, wanted, limits.clone());
         Desk {
             matcher: matcher.expect("a matcher"),
             people,

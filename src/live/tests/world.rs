@@ -115,6 +115,7 @@ pub(crate) struct Ground {
     pub(crate) barriers: AtomicUsize,
     /// Without notices, as a log gives its entries back.
     pub(crate) log: Mutex<Vec<Arc<Commit>>>,
+    pub(crate) replays: AtomicUsize,
 }
 
 impl Ground {
@@ -124,6 +125,7 @@ impl Ground {
             wants: Mutex::default(),
             barriers: AtomicUsize::new(0),
             log: Mutex::default(),
+            replays: AtomicUsize::new(0),
         }
     }
 }
@@ -156,6 +158,7 @@ impl Source for Arc<Ground> {
 
     fn replay_blocking(&self, after: u64, limit: usize, _: Arc<Want>) -> Result<Stretch> {
         let log = self.log.lock().unwrap();
+        self.replays.fetch_add(1, Ordering::SeqCst);
         let newest = log.last().map(|commit| mark(commit)).unwrap_or_default();
         let after = log.iter().filter(|commit| commit.position > after);
         let commits = after.take(limit).cloned().collect();
