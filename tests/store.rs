@@ -2,6 +2,10 @@
 
 #[path = "store/bounds.rs"]
 mod bounds;
+#[path = "store/dependants.rs"]
+mod dependants;
+#[path = "store/history.rs"]
+mod history;
 #[path = "store/log.rs"]
 mod log;
 #[path = "store/naive.rs"]
