@@ -8,6 +8,8 @@ mod dependants;
 mod history;
 #[path = "store/log.rs"]
 mod log;
+#[path = "store/long.rs"]
+mod long;
 #[path = "store/naive.rs"]
 mod naive;
 #[path = "store/page.rs"]

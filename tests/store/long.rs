@@ -1,0 +1,127 @@
+//! A long replay while others write. `ROWCAST_REPLAY_ENTRIES` makes it as long as one likes and
+//! says what it took.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rowcast::model::related::Want;
+use rowcast::model::value::Value;
+use rowcast::store::{Options, Store};
+
+use crate::naive::paths;
+use crate::support::*;
+
+const CATEGORIES: u64 = 100;
+const BLOGS: u64 = 2_000;
+
+/// One write: mostly a blog gets another title or category; now and then a category is renamed.
+async fn one(store: &Store, n: u64) {
+    let written = store.write(move |tx| {
+        let lot = n.wrapping_mul(6_364_136_223_846_793_005) >> 20;
+        let category = (lot % CATEGORIES + 1) as i64;
+        let name = text(&format!("number {n}"));
+        if n % 500 == 0 {
+            return tx.set("category", category, &[("name", name)]);
+        }
+        let blog = (lot / CATEGORIES % BLOGS + 1) as i64;
+        let category = ("category_id", Value::Int(category));
+        tx.set("blog", blog, &[("title", name), category])
+    });
+    written.await.unwrap();
+}
+
+/// Writes `number` entries, many at a time; gives the longest any of them waited.
+fn write(store: &Store, number: u64, clients: u64, next: &AtomicU64) -> Duration {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let until = next.load(Ordering::Relaxed) + number;
+    runtime.block_on(async {
+        let mut longest = Duration::ZERO;
+        let mut at = next.load(Ordering::Relaxed);
+        while at < until {
+            let some = clients.min(until - at);
+            let began = Instant::now();
+            let writes: Vec<_> = (at..at + some).map(|n| one(store, n)).collect();
+            futures_util::future::join_all(writes).await;
+            longest = longest.max(began.elapsed());
+            at += some;
+        }
+        next.store(at, Ordering::Relaxed);
+        longest
+    })
+}
+
+/// Resident memory in MiB; 0 where it is not told.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+#[test]
+fn a_long_replay_goes_beside_the_writer() {
+    let asked = std::env::var("ROWCAST_REPLAY_ENTRIES").ok();
+    let entries: u64 = asked.as_ref().map_or(3_000, |number| number.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(Options { log_bytes: 1 << 40, ..Options::new(dir.path()) });
+    store
+        .write_blocking(|tx| {
+            tx.user(1)?;
+            for n in 1..=CATEGORIES {
+                tx.put("category", &[("name", text(&n.to_string()))])?;
+            }
+            for n in 1..=BLOGS {
+                let category = ("category_id", Value::Int((n % CATEGORIES + 1) as i64));
+                tx.put("blog", &[("title", text("x")), ("author_id", id(1)), category])?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let next = AtomicU64::new(1);
+    write(&store, entries, 256, &next);
+    let alone = write(&store, 1_000, 16, &next);
+
+    let blog = store.catalog().named("blog").unwrap().id;
+    let plain = Want { paths: [(blog, paths(&["category"]))].into(), ..Want::default() };
+    let back = Want { dependants: plain.paths.clone(), ..plain.clone() };
+    for (what, want) in [("nothing", Want::default()), ("a to-one", plain), ("dependants", back)] {
+        let want = Arc::new(want);
+        let (ended, before) = (AtomicBool::new(false), memory());
+        std::thread::scope(|scope| {
+            // Writers go on all the while, and are told of.
+            let writer = scope.spawn(|| {
+                let (mut longest, mut number) = (Duration::ZERO, 0);
+                while !ended.load(Ordering::Relaxed) {
+                    longest = longest.max(write(&store, 64, 16, &next));
+                    number += 64;
+                }
+                (longest, number)
+            });
+            let (mut after, mut pages, mut slowest, mut most) = (0, 0, Duration::ZERO, 0);
+            let (began, end) = (Instant::now(), 2 + entries);
+            while after < end {
+                let (want, began) = (want.clone(), Instant::now());
+                let page = store.read_blocking(move |reader| reader.replay(after, 256, &want));
+                let page = page.unwrap();
+                slowest = slowest.max(began.elapsed());
+                assert!(page.len() <= 256 && page.first().unwrap().position == after + 1);
+                after = page.last().unwrap().position;
+                pages += 1;
+                most = most.max(memory());
+            }
+            let took = began.elapsed();
+            ended.store(true, Ordering::Relaxed);
+            let (longest, written) = writer.join().unwrap();
+            assert!(written > 0);
+            assert!(most < before + 256, "{most} MiB after {before}");
+            if asked.is_some() {
+                println!(
+                    "{what}: {after} entries in {took:.1?}, {pages} pages, the slowest {slowest:.1?}; \
+                     memory {before} to {most} MiB; {written} writes meanwhile, 16 together in \
+                     {longest:.1?} at most ({alone:.1?} before)"
+                );
+            }
+        });
+    }
+}
