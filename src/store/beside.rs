@@ -45,7 +45,12 @@ impl Bounds {
     }
 
     pub(crate) fn budget(self) -> Budget {
-        Budget::new(self.rows, self.bytes)
+        self.budget_of(self.bytes)
+    }
+
+    /// A budget of fewer bytes.
+    pub(crate) fn budget_of(self, bytes: usize) -> Budget {
+        Budget::new(self.rows, bytes.min(self.bytes))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::model::value::Value;
 use super::codec::{self, Damaged, Raw, Shape};
 use super::fault::fault;
 use super::lookup::{self, Lines, Recent};
+use super::readable::Filled;
 
 pub use super::codec::Logged;
 
@@ -190,6 +191,7 @@ pub(crate) fn at(connection: &Connection, position: u64) -> Result<Option<Mark>>
 pub(crate) fn entries(
     connection: &Connection,
     catalog: &Catalog,
+    filled: &Filled,
     after: u64,
     limit: usize,
     most: usize,
@@ -212,17 +214,20 @@ pub(crate) fn entries(
         Ok(entries)
     };
     let entries = read().map_err(fault)?;
-    entries.iter().map(|(mark, entry)| against(catalog, *mark, decode(*mark, entry)?)).collect()
+    let against =
+        |(mark, entry): &(Mark, Vec<u8>)| against(catalog, filled, *mark, decode(*mark, entry)?);
+    entries.iter().map(against).collect()
 }
 
 /// The entry at a position, read against a later catalog.
 pub(crate) fn entry(
     connection: &Connection,
     catalog: &Catalog,
+    filled: &Filled,
     position: u64,
 ) -> Result<Option<Entry>> {
     let Some((mark, entry)) = stored(connection, position)? else { return Ok(None) };
-    against(catalog, mark, decode(mark, &entry)?).map(Some)
+    against(catalog, filled, mark, decode(mark, &entry)?).map(Some)
 }
 
 fn stored(connection: &Connection, position: u64) -> Result<Option<(Mark, Vec<u8>)>> {
@@ -255,20 +260,20 @@ impl Reading {
     }
 
     /// A column added since holds what the migration gave older rows: its default, else NULL.
-    fn row(&self, state: &[Value], time: i64) -> Arc<Row> {
+    fn row(&self, state: &[Value], filled: &Filled) -> Arc<Row> {
         let values = self.from.iter().zip(&self.schema.columns).map(|(from, column)| match from {
             Some(index) => state[*index].clone(),
-            None => match &column.default {
-                Some(Default::Value(value)) => value.clone(),
-                Some(Default::Now) if !column.optional => Value::Time(time),
-                _ => Value::Null,
+            None => match (filled.time(column.id), &column.default) {
+                (Some(time), _) => Value::Time(time),
+                (None, Some(Default::Value(value))) => value.clone(),
+                (None, _) => Value::Null,
             },
         });
         Arc::new(Row::new(values.collect()))
     }
 }
 
-fn against(catalog: &Catalog, mark: Mark, raw: Raw) -> Result<Entry> {
+fn against(catalog: &Catalog, filled: &Filled, mark: Mark, raw: Raw) -> Result<Entry> {
     let readings: Vec<_> = raw.shapes.iter().map(|shape| Reading::new(catalog, shape)).collect();
     let mut entry = Entry {
         mark,
@@ -288,7 +293,7 @@ fn against(catalog: &Catalog, mark: Mark, raw: Raw) -> Result<Entry> {
         };
         let Some(key) = change.key(shape) else { continue };
         let row =
-            |state: &Option<Vec<Value>>| state.as_ref().map(|state| reading.row(state, mark.time));
+            |state: &Option<Vec<Value>>| state.as_ref().map(|state| reading.row(state, filled));
         entry.changes.push(Change {
             schema: shape.schema,
             schema_version: shape.version,
@@ -307,6 +312,7 @@ pub(crate) fn image_before_next(
     connection: &Connection,
     recent: &Recent,
     catalog: &Catalog,
+    filled: &Filled,
     schema: &Schema,
     key: &Value,
     position: u64,
@@ -320,7 +326,7 @@ pub(crate) fn image_before_next(
             let shape = &raw.shapes[change.shape];
             if shape.schema == schema.id && change.key(shape) == Some(key) {
                 let image = change.before.as_ref().and_then(|state| {
-                    Reading::new(catalog, shape).map(|reading| reading.row(state, mark.time))
+                    Reading::new(catalog, shape).map(|reading| reading.row(state, filled))
                 });
                 return Ok(Some(image));
             }

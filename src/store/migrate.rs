@@ -23,8 +23,9 @@ use crate::model::catalog::Catalog;
 use crate::model::change::Notice;
 use crate::model::file::SchemaDef;
 use crate::model::link::{Fault, Linked, link};
-use crate::model::schema::SchemaId;
+use crate::model::schema::{FieldId, SchemaId};
 
+use super::readable;
 use super::tx::Tx;
 
 pub(crate) use stored::create;
@@ -65,6 +66,8 @@ pub struct Migration {
     /// Schemas through which earlier entries of the log cannot be read any more: changed by more
     /// than additions and new names.
     pub unreadable: Vec<SchemaId>,
+    /// New columns that hold the time of the migration in the rows from before.
+    filled: Vec<FieldId>,
     puts: Vec<StoredSchema>,
     removes: Vec<SchemaId>,
     next_schema: u32,
@@ -163,7 +166,9 @@ impl Migration {
                 run(connection, sql, now).map_err(|error| stopped(step, sql, error))?;
             }
         }
-        self.keep(connection).map_err(broken)
+        readable::note_filled(connection, &self.filled, now)
+            .and_then(|()| self.keep(connection))
+            .map_err(broken)
     }
 
     fn keep(&self, connection: &Connection) -> rusqlite::Result<()> {

@@ -236,8 +236,7 @@ impl<'a> Page<'a> {
         let images = match known {
             Some(images) => images,
             None => {
-                let (connection, catalog) = (self.reader.connection, &self.reader.catalog);
-                let entry = log::entry(connection, catalog, position)?.ok_or_else(wrong)?;
+                let entry = self.reader.entry(position)?.ok_or_else(wrong)?;
                 let images: Images = entry
                     .changes
                     .into_iter()

@@ -1,6 +1,6 @@
 //! A few threads that read.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,6 +133,7 @@ impl Thread {
             bounds: self.bounds,
             recent: &self.recent,
             is_recent: Cell::new(false),
+            filled: OnceCell::new(),
             time: Time { watch: &self.watch, until, abandoned },
         };
         job(Ok(&reader));

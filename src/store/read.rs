@@ -1,6 +1,6 @@
 //! Reading rows: what transactions and readers have in common.
 
-use std::cell::{Cell as Flag, Ref, RefCell};
+use std::cell::{Cell as Flag, OnceCell, Ref, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use super::connection::prepared;
 use super::fault::fault;
 use super::log::{self, Entry, LogSize, Mark};
 use super::lookup::Recent;
-use super::readable;
+use super::readable::{self, Filled};
 use super::related;
 use super::replay;
 use super::room::Room;
@@ -76,6 +76,8 @@ pub struct Reader<'a> {
     pub(crate) recent: &'a RefCell<Recent>,
     /// Whether they are those of this snapshot.
     pub(crate) is_recent: Flag<bool>,
+    /// Read when an entry is first read.
+    pub(crate) filled: OnceCell<Filled>,
     pub(crate) time: Time<'a>,
 }
 
@@ -113,7 +115,30 @@ impl Reader<'_> {
     /// Up to `limit` entries after `after`, in order, read against this snapshot's catalog. Fewer
     /// where they are large, but one where there is one.
     pub fn entries(&self, after: u64, limit: usize) -> Result<Vec<Entry>> {
-        log::entries(self.connection, &self.catalog, after, limit, ENTRIES_BYTES)
+        self.entries_within(after, limit, ENTRIES_BYTES)
+    }
+
+    /// As [`Reader::entries`], up to so many bytes and one entry more.
+    pub(crate) fn entries_within(
+        &self,
+        after: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>> {
+        log::entries(self.connection, &self.catalog, self.filled()?, after, limit, bytes)
+    }
+
+    /// The entry at `position`.
+    pub(crate) fn entry(&self, position: u64) -> Result<Option<Entry>> {
+        log::entry(self.connection, &self.catalog, self.filled()?, position)
+    }
+
+    fn filled(&self) -> Result<&Filled> {
+        if let Some(filled) = self.filled.get() {
+            return Ok(filled);
+        }
+        let filled = Filled::read(self.connection).map_err(fault)?;
+        Ok(self.filled.get_or_init(|| filled))
     }
 
     /// Up to `limit` commits after position `after`, in order, as the writer would have made them
@@ -150,8 +175,9 @@ impl Reader<'_> {
         key: &Value,
         position: u64,
     ) -> Result<Option<Arc<Row>>> {
-        let (connection, recent) = (self.connection, self.recent()?);
-        match log::image_before_next(connection, &recent, &self.catalog, schema, key, position)? {
+        let (connection, recent, filled) = (self.connection, self.recent()?, self.filled()?);
+        let catalog = &self.catalog;
+        match log::image_before_next(connection, &recent, catalog, filled, schema, key, position)? {
             Some(image) => Ok(image),
             None => self.get(schema, key),
         }

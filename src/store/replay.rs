@@ -14,7 +14,7 @@ use crate::model::related::{RelatedRows, Want};
 use crate::model::schema::SchemaId;
 
 use super::beside::{self, Sides};
-use super::log::{self, Entry};
+use super::log::Entry;
 use super::past::Page;
 use super::read::Reader;
 use super::related::gather;
@@ -24,6 +24,9 @@ const ENTRY_BYTES: usize = 4 << 20;
 
 /// A page ends with the commit for which its related rows take this much memory.
 const ROW_BYTES: usize = 16 << 20;
+
+/// Nor does a page go on for longer: readers are few.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// For what must come to an end, however long it takes.
 const LONG: Duration = Duration::from_secs(3600);
@@ -35,8 +38,7 @@ pub(crate) fn page(
     limit: usize,
     want: &Arc<Want>,
 ) -> Result<Vec<Arc<Commit>>> {
-    let bytes = ENTRY_BYTES;
-    let entries = log::entries(reader.connection, &reader.catalog, after, limit, bytes)?;
+    let entries = reader.entries_within(after, limit, ENTRY_BYTES)?;
     if want.is_empty() {
         let related = || RelatedRows { gathered: want.clone(), ..RelatedRows::default() };
         let made = entries.into_iter().map(|entry| commit(&reader.catalog, entry, related()));
@@ -44,7 +46,7 @@ pub(crate) fn page(
     }
     let page = Page::new(reader, &entries)?;
     let began = Instant::now();
-    let patience = reader.time.until.saturating_duration_since(began) / 2;
+    let patience = PATIENCE.min(reader.time.until.saturating_duration_since(began) / 2);
     warm(reader, &page, &entries, want)?;
     let mut made = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -81,7 +83,7 @@ fn warm(reader: &Reader<'_>, page: &Page<'_>, entries: &[Entry], want: &Want) ->
         else {
             continue;
         };
-        let (view, budget) = (page.end(), reader.bounds.budget());
+        let (view, budget) = (page.end(), reader.bounds.budget_of(ROW_BYTES / 2));
         match gather(&view, &reader.catalog, schema, &rows, paths, &budget) {
             // What is missing is read when it is needed.
             Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Timeout) => {}

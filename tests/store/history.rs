@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rowcast::model::related::Want;
+use rowcast::model::related::{Related as _, Want};
+use rowcast::model::value::Value;
 use rowcast::store::migrate::{How, Rename, plan};
 use rowcast::store::{LogSize, Options, Store};
 
@@ -164,7 +165,8 @@ fn a_store_from_before_is_brought_up_to_date() {
     drop(made);
     // Format 1 had no note of what can be read.
     let file = rusqlite::Connection::open(dir.path().join("rowcast.db")).unwrap();
-    file.execute_batch("DROP TABLE _rc_readable; PRAGMA user_version = 1").unwrap();
+    file.execute_batch("DROP TABLE _rc_readable; DROP TABLE _rc_filled; PRAGMA user_version = 1")
+        .unwrap();
     drop(file);
     let (store, _) = open(Options::new(dir.path()));
     assert!(dir.path().join("rowcast.db.format-1").exists());
@@ -182,4 +184,50 @@ fn a_store_from_before_is_brought_up_to_date() {
     assert_eq!(readable(&store, &[&tag, CATEGORY, BLOG], &how), [5, 5, 5]);
     drop(store);
     drop(open(Options::new(dir.path())));
+}
+
+#[test]
+fn columns_that_came_later_hold_what_the_rows_got() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(Options::new(dir.path()));
+    store
+        .write_blocking(|tx| {
+            tx.put("blog", &[("title", text("x")), ("author_id", id(1))])?;
+            for n in 1..=2 {
+                tx.put("tag", &[("name", text(&n.to_string()))])?;
+                tx.tie(("blog", "tags"), 1, n, true)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let later = TAG.replace("\"disable_timestamp\":true,", "").replacen(
+        "\"fields\":[",
+        "\"fields\":[{\"name\":\"seen\",\"type\":\"time\",\"optional\":true,\"default\":\"NOW()\"},\
+         {\"name\":\"n\",\"type\":\"int\",\"default\":4},",
+        1,
+    );
+    assert_eq!(readable(&store, &[&later, CATEGORY, BLOG], &How::default()), [0, 0, 0]);
+    let five = ("n", Value::Int(5));
+    store.write_blocking(|tx| tx.set("tag", 1, &[five, ("seen", Value::Null)])).unwrap();
+    let mut want = Want::default();
+    let (blog, tag) = (store.catalog().named("blog").unwrap().clone(), "tag");
+    let tag = store.catalog().named(tag).unwrap().clone();
+    want.paths.insert(blog.id, paths(&["tags"]));
+    let read = store.read_blocking(move |reader| {
+        Ok((reader.replay(2, 100, &Arc::new(want))?, reader.find("tag", 2).unwrap()))
+    });
+    let (page, untouched) = read.unwrap();
+    assert!(matches!(untouched.get(tag.column("seen").unwrap()), Value::Time(time) if *time > 1));
+    let tags = &blog.relations[blog.relation("tags").unwrap()];
+    let row = page[0].changes[0].after.as_ref().unwrap();
+    let related = page[0].related.after.related(&blog, tags, row);
+    for (column, slot) in ["n", "seen", "created_at", "updated_at"].map(|c| (c, tag.column(c))) {
+        let right = untouched.get(slot.unwrap());
+        assert_eq!(related[0].get(slot.unwrap()), right, "{column} of one touched since");
+        assert_eq!(related[1].get(slot.unwrap()), right, "{column} of one not touched since");
+        let own = page[0].changes.iter().filter(|change| change.schema == tag.id);
+        for change in own {
+            assert_eq!(change.after.as_ref().unwrap().get(slot.unwrap()), right, "{column}");
+        }
+    }
 }

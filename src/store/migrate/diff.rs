@@ -13,7 +13,7 @@ use crate::filter::sql::quote;
 use crate::model::catalog::Catalog;
 use crate::model::file::SchemaDef;
 use crate::model::link::Fault;
-use crate::model::schema::{Schema, SchemaId, SchemaKind};
+use crate::model::schema::{FieldId, Schema, SchemaId, SchemaKind};
 use crate::store::ddl::{self, Wanted};
 
 /// Everything found, in the order in which it is done: names are made free before they are taken,
@@ -33,6 +33,7 @@ struct Work {
     faults: Vec<Fault>,
     broken: Vec<SchemaId>,
     unreadable: Vec<SchemaId>,
+    filled: Vec<FieldId>,
 }
 
 /// What a comparison looks at besides the two schemas.
@@ -92,6 +93,7 @@ pub(super) fn diff(
         return Err(work.faults);
     }
     let unreadable = std::mem::take(&mut work.unreadable);
+    let filled = std::mem::take(&mut work.filled);
     let (steps, checks, mut broken) = work.finish();
     broken.sort_unstable();
     broken.dedup();
@@ -101,6 +103,7 @@ pub(super) fn diff(
         checks,
         broken,
         unreadable,
+        filled,
         puts,
         removes,
         next_schema,

@@ -264,6 +264,7 @@ impl Table<'_> {
         let to = ddl::points_to(self.context.catalog, new, slot);
         let mut sql = vec![ddl::add_column(new, slot, name, to)];
         if filled {
+            self.work.filled.push(column.id);
             sql.push(format!("UPDATE {} SET {} = :now", quote(table), quote(name)));
         }
         self.work.add_columns.push(Step::new(format!("add column {table}.{name}"), sql));
