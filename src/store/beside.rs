@@ -191,26 +191,22 @@ impl Sides<'_> {
     }
 }
 
-/// Lists the records, each once, as updates that change nothing of their own.
+/// Lists the records, each once, as updates that change nothing of their own: by primary key, in
+/// whatever relation they were found, so that the order does not tell who else listens.
 fn add(schema: &Schema, found: Found<'_>, to: &mut Dependants) {
-    let mut listed: HashMap<Key, usize> = HashMap::new();
-    for (name, records) in found {
-        let indexes = records.map(|records| {
-            let list = records.into_iter().map(|(key, row)| {
-                *listed.entry(key).or_insert_with_key(|key| {
-                    to.changes.push(Change {
-                        schema: schema.id,
-                        schema_version: schema.version,
-                        op: Op::Update,
-                        key: key.value(),
-                        before: Some(row.clone()),
-                        after: Some(row),
-                    });
-                    to.changes.len() - 1
-                })
-            });
-            list.collect()
-        });
-        to.by.insert((schema.id, name.clone()), indexes);
+    let all: BTreeMap<&Key, &Arc<Row>> = found.values().flatten().flatten().collect();
+    let first = to.changes.len();
+    let listed: HashMap<&Key, usize> = all.keys().copied().zip(first..).collect();
+    to.changes.extend(all.iter().map(|(key, row)| Change {
+        schema: schema.id,
+        schema_version: schema.version,
+        op: Op::Update,
+        key: key.value(),
+        before: Some((*row).clone()),
+        after: Some((*row).clone()),
+    }));
+    for (name, records) in &found {
+        let indexes = |records: &Records| records.keys().map(|key| listed[key]).collect();
+        to.by.insert((schema.id, (*name).clone()), records.as_ref().map(indexes));
     }
 }
