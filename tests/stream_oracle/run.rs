@@ -63,7 +63,7 @@ impl World {
             options = options.schema(schema, world::file(schema, form));
         }
         // What is cut, cached and waited for differs from world to world.
-        options = options.env("ROWCAST_PING_EVERY", "300ms");
+        options = options.env("ROWCAST_PING_EVERY", "1s");
         if rng.chance(50) {
             options = options.env("ROWCAST_MESSAGE_RECORDS", 1 + rng.below(7));
         }
@@ -205,9 +205,6 @@ impl World {
         let shown = question.select.is_empty() || question.select.split(',').any(|n| n == watch);
         if question.who == 0 && shown {
             all.push(("watching", Told { watch: Some(watch), ..moving }, flaky));
-        }
-        if std::env::var_os("Q_NOSNAP").is_some() {
-            all.retain(|(_, told, _)| !told.snapshot);
         }
         let make = |(name, told, manner): (&str, Told, Manner)| {
             let rng = Rng(self.rng.next());

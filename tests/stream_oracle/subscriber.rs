@@ -50,7 +50,7 @@ enum State {
 /// How a connection ended, or was not to be.
 #[derive(Debug)]
 enum End {
-    Lost(String),
+    Lost(#[expect(dead_code, reason = "shown in reports")] String),
     Closed(u16, String),
 }
 
@@ -283,8 +283,12 @@ impl Subscriber {
         let taken = serde_json::from_str::<Json>(text)
             .map_err(|error| error.to_string())
             .and_then(|message| self.client.take(&self.told, &message));
-        let anew = self.client.restarts > restarts;
-        let anew = anew && Weather::get(&weather.changes) == self.changes;
+        let anew = self.client.restarts > restarts && !self.unsettled(weather);
+        if taken.is_err() && !self.told.cursors && self.unsettled(weather) {
+            // Without cursors one is not told what other rules take away or give.
+            self.whole = false;
+            return Err(End::Closed(4410, "its view is of other rules".into()));
+        }
         if let Err(fault) = taken.and_then(|()| match anew {
             true => Err("a snapshot for a cursor that was good".to_owned()),
             false => Ok(()),
@@ -317,7 +321,7 @@ impl Subscriber {
         self.ends.push(format!("{end:?}"));
         let killed =
             Weather::get(&weather.kills) != self.kills || weather.down.load(Ordering::SeqCst);
-        let changed = Weather::get(&weather.changes) != self.changes;
+        let changed = self.unsettled(weather);
         let soon = Instant::now() + Duration::from_millis(20 + self.rng.below(150) as u64);
         let resumes = self.told.cursors && (self.told.snapshot || self.client.cursor.is_some());
         if !resumes {
@@ -325,7 +329,8 @@ impl Subscriber {
         }
         match end {
             _ if !self.faults.is_empty() => {}
-            End::Lost(_) | End::Closed(1001 | 1006, _) if killed => {
+            // Who does not read does not answer pings either.
+            End::Lost(_) | End::Closed(1001 | 1006, _) if killed || self.manner.slow => {
                 if resumes {
                     self.state = State::Away(soon);
                 }
