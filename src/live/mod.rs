@@ -6,6 +6,13 @@
 //! and offer the same bytes to every [`outbox`]. Subscribing goes through the same queue as the
 //! commits, so a subscription is active from one exact place in the log on.
 //!
+//! Who listens to the same plan is grouped by how it is told ([`registry::Mode`]): with transitions
+//! or without, with the names of changed fields, with cursors. What only some want is done only
+//! where they are: the state before an update is evaluated for plans with transitions, and the
+//! records that read a changed one are looked for if such a plan reads through relations. A
+//! [`teller`] does the same for one listener away from the stream: what lies before it is told by
+//! the same code.
+//!
 //! **Does not know:** dialects (it gets an [`Encode`]), sockets (it fills an outbox), SQL.
 
 pub mod cache;

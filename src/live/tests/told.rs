@@ -1,5 +1,9 @@
 //! What is told of a commit, and how it is shared.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 
 use super::world::*;
@@ -108,4 +112,26 @@ async fn a_guest_hears_what_its_rule_shows() {
     let heard = world.heard(&ear).await;
     assert_eq!(heard.len(), 1);
     assert_eq!(heard[0]["data"][0]["id"], 3);
+}
+
+#[tokio::test]
+async fn a_quiet_subscription_hears_where_the_stream_stands() {
+    let every = Duration::from_millis(100);
+    let mut world = World::new(Limits { ping_every: every, ..Limits::default() });
+    let ear = world
+        .listen(|request| {
+            request.start = Start::Now;
+            request.ask.schema = "category".into();
+        })
+        .await;
+    let next = async || {
+        let mut out = VecDeque::new();
+        let taken = poll_fn(|cx| ear.outbox.poll_take(cx, &mut out, 1, usize::MAX));
+        assert_eq!(taken.await, None);
+        out[0].cursor.expect("a cursor").position
+    };
+    assert_eq!(next().await, 0);
+    let change = world.blog(Op::Create, 1, json!({"title": "a"}));
+    world.commit(vec![change], vec![]);
+    assert_eq!(next().await, 1);
 }

@@ -1,7 +1,9 @@
 //! Plans, shared by all who may see the same, and who listens to them.
 
+mod entry;
+
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap, hash_map};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::catalog::Catalog;
@@ -10,10 +12,11 @@ use crate::model::related::{Key, Paths};
 use crate::model::schema::{Schema, SchemaId, Shape};
 use crate::query::{Body, Plan};
 
-use super::message::{Encode, Events};
 use super::outbox::Outbox;
 use super::subscription::{Request, Start, SubId, Told};
 use super::wanted::Hold;
+
+pub use entry::{Entry, Group, Seat};
 
 /// Index of a plan in the registry; reused after the plan's end.
 pub type PlanId = usize;
@@ -58,12 +61,12 @@ pub struct Listener {
 
 /// One subscription.
 pub struct Subscriber {
-    pub(super) request: Request,
-    pub(super) key: Option<Key>,
-    pub(super) mode: Mode,
-    pub(super) outbox: Arc<Outbox>,
+    pub(in crate::live) request: Request,
+    pub(in crate::live) key: Option<Key>,
+    pub(in crate::live) mode: Mode,
+    pub(in crate::live) outbox: Arc<Outbox>,
     /// What it had heard when it was attached; when it is detached, what it has heard by then.
-    pub(super) told: u64,
+    pub(in crate::live) told: u64,
     _hold: Option<Arc<Hold>>,
     plan: PlanId,
     group: usize,
@@ -75,45 +78,6 @@ impl Subscriber {
     pub fn plan(&self) -> PlanId {
         self.plan
     }
-}
-
-/// Listeners of a plan who get the same bytes.
-pub struct Group {
-    pub(super) encoder: Arc<dyn Encode>,
-    pub(super) encoder_id: EncoderId,
-    pub(super) events: Events,
-    pub(super) mode: Mode,
-    /// The one record they want.
-    pub(super) key: Option<Key>,
-    pub(super) seats: Vec<Seat>,
-}
-
-pub struct Seat {
-    pub(super) subscriber: SubId,
-    pub(super) outbox: Arc<Outbox>,
-    /// It hears no commit up to this position. With cursors: the position of its last one.
-    pub(super) told: Cell<u64>,
-    /// That position is still to be told: it came without a cursor.
-    pub(super) owed: Cell<bool>,
-}
-
-/// A plan and its listeners.
-pub struct Entry {
-    pub(super) plan: Arc<Plan>,
-    pub(super) body: BodyId,
-    /// All events that some listener asked for (and perhaps some that none asks for any more).
-    pub(super) events: Events,
-    groups: Vec<Option<Group>>,
-    free_groups: Vec<usize>,
-    /// Groups with a `key`, by it; the others in `open`.
-    by_key: HashMap<Key, Vec<usize>>,
-    open: Vec<usize>,
-    listeners: usize,
-    /// Of them, who is told transitions, and who is told which fields changed.
-    transitions: usize,
-    changes: usize,
-    /// The schemas whose records the plan reads through relations, and the junctions between.
-    pub(super) reach: Vec<SchemaId>,
 }
 
 struct SharedBody {
@@ -167,7 +131,7 @@ impl Registry {
     }
 
     /// The position at which it became active is still to be told to it.
-    pub(super) fn owe(&mut self, id: SubId) {
+    pub(in crate::live) fn owe(&mut self, id: SubId) {
         let Some(subscriber) = self.subscribers.get(&id) else { return };
         let entry = self.plans[subscriber.plan].as_ref();
         let group = entry.and_then(|entry| entry.groups[subscriber.group].as_ref());
@@ -219,19 +183,7 @@ impl Registry {
         let (key, schema) = (plan.key.clone(), plan.schema.id);
         let mut reach = Vec::new();
         follow(&plan.catalog, &plan.schema, &plan.paths, &mut reach);
-        let entry = Entry {
-            plan,
-            body,
-            events: Events::NONE,
-            groups: Vec::new(),
-            free_groups: Vec::new(),
-            by_key: HashMap::new(),
-            open: Vec::new(),
-            listeners: 0,
-            transitions: 0,
-            changes: 0,
-            reach,
-        };
+        let entry = Entry::new(plan, body, reach);
         let id = place(&mut self.plans, &mut self.free_plans, entry);
         self.by_plan_key.insert(key, id);
         self.by_schema.entry(schema).or_default().push(id);
@@ -276,7 +228,7 @@ impl Registry {
     }
 
     /// The plans whose listeners want to hear of records that read what a commit changed.
-    pub(super) fn reading_back(&self) -> &[PlanId] {
+    pub(in crate::live) fn reading_back(&self) -> &[PlanId] {
         &self.reading_back
     }
 
@@ -294,7 +246,7 @@ impl Registry {
     }
 
     /// The groups of all plans that are sent cursors.
-    pub(super) fn groups_with_cursors(&self) -> impl Iterator<Item = &Group> {
+    pub(in crate::live) fn groups_with_cursors(&self) -> impl Iterator<Item = &Group> {
         let groups = self.plans().flat_map(|entry| entry.groups.iter().flatten());
         groups.filter(|group| group.mode.cursors.is_some())
     }
@@ -314,115 +266,6 @@ impl Registry {
 
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
-    }
-}
-
-impl Entry {
-    /// Gives a seat in the group of its like: (group, place in it).
-    fn seat(
-        &mut self,
-        encoder_id: EncoderId,
-        request: &Request,
-        mode: Mode,
-        key: &Option<Key>,
-        seat: Seat,
-    ) -> (usize, usize) {
-        self.listeners += 1;
-        self.transitions += usize::from(mode.transitions);
-        self.changes += usize::from(mode.changes);
-        self.events = self.events.with(request.events);
-        let siblings = match key {
-            Some(key) => self.by_key.entry(key.clone()).or_default(),
-            None => &mut self.open,
-        };
-        for at in siblings.iter() {
-            if let Some(group) = &mut self.groups[*at]
-                && group.encoder_id == encoder_id
-                && group.events == request.events
-                && group.mode == mode
-            {
-                group.seats.push(seat);
-                return (*at, group.seats.len() - 1);
-            }
-        }
-        let group = Group {
-            encoder: request.encoder.clone(),
-            encoder_id,
-            events: request.events,
-            mode,
-            key: key.clone(),
-            seats: vec![seat],
-        };
-        let at = place(&mut self.groups, &mut self.free_groups, group);
-        siblings.push(at);
-        (at, 0)
-    }
-
-    /// Empties a seat; what was told there, and who sits there now instead, if anybody. A group
-    /// ends with its last seat: records come and go while a plan stays.
-    fn unseat(&mut self, at: usize, seat: usize) -> (u64, Option<SubId>) {
-        let Some(group) = self.groups[at].as_mut() else { return (0, None) };
-        let told = group.seats.swap_remove(seat).told.get();
-        self.listeners -= 1;
-        self.transitions -= usize::from(group.mode.transitions);
-        self.changes -= usize::from(group.mode.changes);
-        if !group.seats.is_empty() {
-            return (told, group.seats.get(seat).map(|moved| moved.subscriber));
-        }
-        match self.groups[at].take().and_then(|group| group.key) {
-            None => self.open.retain(|group| *group != at),
-            Some(key) => {
-                if let hash_map::Entry::Occupied(mut siblings) = self.by_key.entry(key) {
-                    siblings.get_mut().retain(|group| *group != at);
-                    if siblings.get().is_empty() {
-                        siblings.remove();
-                    }
-                }
-            }
-        }
-        self.free_groups.push(at);
-        (told, None)
-    }
-
-    /// The groups that want every record of the plan.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Group> {
-        self.open.iter().filter_map(|at| self.groups[*at].as_ref())
-    }
-
-    /// The groups that want this record alone.
-    pub(super) fn keyed(&self, key: &Key) -> impl Iterator<Item = &Group> {
-        let groups = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
-        groups.iter().filter_map(|at| self.groups[*at].as_ref())
-    }
-
-    /// Whether every group wants one record alone.
-    pub(super) fn only_keyed(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// Whether some group wants one record alone.
-    pub(super) fn has_keyed(&self) -> bool {
-        !self.by_key.is_empty()
-    }
-
-    /// Whether some listener is told transitions.
-    pub(super) fn tells_transitions(&self) -> bool {
-        self.transitions > 0
-    }
-
-    /// Whether some listener is told which fields changed.
-    pub(super) fn names_changes(&self) -> bool {
-        self.changes > 0
-    }
-
-    pub fn listeners(&self) -> usize {
-        self.listeners
-    }
-
-    /// Everyone who listens in such a mode.
-    pub(super) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
-        let groups = self.groups.iter().flatten().filter(|group| such(group.mode));
-        groups.flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
     }
 }
 
@@ -456,11 +299,11 @@ fn place<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<usize>, value: T) -> usiz
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::world::{Plain, catalog, files};
     use super::*;
     use crate::auth::principal::Principal;
     use crate::limits::Limits;
     use crate::live::Close;
+    use crate::live::tests::world::{Plain, catalog, files};
     use crate::query::Ask;
 
     #[test]
@@ -503,5 +346,37 @@ mod tests {
         }
         assert!(registry.is_empty() && registry.plans().next().is_none());
         assert!(registry.by_schema.is_empty() && registry.by_body_key.is_empty());
+    }
+
+    #[test]
+    fn plans_are_read_back_only_while_somebody_wants_to_know() {
+        let catalog = catalog(1, &files(""));
+        let limits = Limits::default();
+        let mut registry = Registry::default();
+        let attach = |registry: &mut Registry, id: SubId, transitions: bool, select: &str| {
+            let select = Some(select.to_owned());
+            let ask = Ask { schema: "blog".into(), select, ..Ask::default() };
+            let principal = Arc::new(Principal::owner());
+            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+            let mut request = Request::new(ask, Arc::new(Plain), principal);
+            request.told.transitions = transitions;
+            let (plan, outbox) = (Arc::new(plan), Outbox::collector());
+            let mode = Mode::of(&request, &plan);
+            let listener = Listener { request, plan, key: None, mode, hold: None, outbox, told: 0 };
+            registry.attach(id, listener);
+        };
+        attach(&mut registry, 1, false, "category");
+        attach(&mut registry, 2, true, "title");
+        assert!(registry.reading_back().is_empty());
+        attach(&mut registry, 3, true, "category");
+        attach(&mut registry, 4, true, "category");
+        assert_eq!(registry.reading_back().len(), 1);
+        let entry = registry.plan(registry.reading_back()[0]).expect("a plan");
+        assert_eq!(entry.reach, [catalog.named("category").expect("a schema").id]);
+        registry.detach(3);
+        assert_eq!(registry.reading_back().len(), 1);
+        registry.detach(4);
+        assert!(registry.reading_back().is_empty());
+        assert_eq!(registry.plans().count(), 2);
     }
 }

@@ -1,0 +1,179 @@
+//! A plan and those who listen to it, in groups that get the same bytes.
+
+use std::cell::Cell;
+use std::collections::{HashMap, hash_map};
+use std::sync::Arc;
+
+use crate::live::message::{Encode, Events};
+use crate::live::outbox::Outbox;
+use crate::live::subscription::{Request, SubId};
+use crate::model::related::Key;
+use crate::model::schema::SchemaId;
+use crate::query::Plan;
+
+use super::{BodyId, EncoderId, Mode, place};
+
+/// Listeners of a plan who get the same bytes.
+pub struct Group {
+    pub(in crate::live) encoder: Arc<dyn Encode>,
+    pub(in crate::live) encoder_id: EncoderId,
+    pub(in crate::live) events: Events,
+    pub(in crate::live) mode: Mode,
+    /// The one record they want.
+    pub(in crate::live) key: Option<Key>,
+    pub(in crate::live) seats: Vec<Seat>,
+}
+
+pub struct Seat {
+    pub(in crate::live) subscriber: SubId,
+    pub(in crate::live) outbox: Arc<Outbox>,
+    /// It hears no commit up to this position. With cursors: the position of its last one.
+    pub(in crate::live) told: Cell<u64>,
+    /// That position is still to be told: it came without a cursor.
+    pub(in crate::live) owed: Cell<bool>,
+}
+
+/// A plan and its listeners.
+pub struct Entry {
+    pub(in crate::live) plan: Arc<Plan>,
+    pub(in crate::live) body: BodyId,
+    /// All events that some listener asked for (and perhaps some that none asks for any more).
+    pub(in crate::live) events: Events,
+    pub(super) groups: Vec<Option<Group>>,
+    pub(super) free_groups: Vec<usize>,
+    /// Groups with a `key`, by it; the others in `open`.
+    pub(super) by_key: HashMap<Key, Vec<usize>>,
+    pub(super) open: Vec<usize>,
+    pub(super) listeners: usize,
+    /// Of them, who is told transitions, and who is told which fields changed.
+    pub(super) transitions: usize,
+    pub(super) changes: usize,
+    /// The schemas whose records the plan reads through relations, and the junctions between.
+    pub(in crate::live) reach: Vec<SchemaId>,
+}
+
+impl Entry {
+    /// A plan that nobody listens to yet.
+    pub(super) fn new(plan: Arc<Plan>, body: BodyId, reach: Vec<SchemaId>) -> Self {
+        Entry {
+            plan,
+            body,
+            events: Events::NONE,
+            groups: Vec::new(),
+            free_groups: Vec::new(),
+            by_key: HashMap::new(),
+            open: Vec::new(),
+            listeners: 0,
+            transitions: 0,
+            changes: 0,
+            reach,
+        }
+    }
+
+    /// Gives a seat in the group of its like: (group, place in it).
+    pub(super) fn seat(
+        &mut self,
+        encoder_id: EncoderId,
+        request: &Request,
+        mode: Mode,
+        key: &Option<Key>,
+        seat: Seat,
+    ) -> (usize, usize) {
+        self.listeners += 1;
+        self.transitions += usize::from(mode.transitions);
+        self.changes += usize::from(mode.changes);
+        self.events = self.events.with(request.events);
+        let siblings = match key {
+            Some(key) => self.by_key.entry(key.clone()).or_default(),
+            None => &mut self.open,
+        };
+        for at in siblings.iter() {
+            if let Some(group) = &mut self.groups[*at]
+                && group.encoder_id == encoder_id
+                && group.events == request.events
+                && group.mode == mode
+            {
+                group.seats.push(seat);
+                return (*at, group.seats.len() - 1);
+            }
+        }
+        let group = Group {
+            encoder: request.encoder.clone(),
+            encoder_id,
+            events: request.events,
+            mode,
+            key: key.clone(),
+            seats: vec![seat],
+        };
+        let at = place(&mut self.groups, &mut self.free_groups, group);
+        siblings.push(at);
+        (at, 0)
+    }
+
+    /// Empties a seat; what was told there, and who sits there now instead, if anybody. A group
+    /// ends with its last seat: records come and go while a plan stays.
+    pub(super) fn unseat(&mut self, at: usize, seat: usize) -> (u64, Option<SubId>) {
+        let Some(group) = self.groups[at].as_mut() else { return (0, None) };
+        let told = group.seats.swap_remove(seat).told.get();
+        self.listeners -= 1;
+        self.transitions -= usize::from(group.mode.transitions);
+        self.changes -= usize::from(group.mode.changes);
+        if !group.seats.is_empty() {
+            return (told, group.seats.get(seat).map(|moved| moved.subscriber));
+        }
+        match self.groups[at].take().and_then(|group| group.key) {
+            None => self.open.retain(|group| *group != at),
+            Some(key) => {
+                if let hash_map::Entry::Occupied(mut siblings) = self.by_key.entry(key) {
+                    siblings.get_mut().retain(|group| *group != at);
+                    if siblings.get().is_empty() {
+                        siblings.remove();
+                    }
+                }
+            }
+        }
+        self.free_groups.push(at);
+        (told, None)
+    }
+
+    /// The groups that want every record of the plan.
+    pub(in crate::live) fn open(&self) -> impl Iterator<Item = &Group> {
+        self.open.iter().filter_map(|at| self.groups[*at].as_ref())
+    }
+
+    /// The groups that want this record alone.
+    pub(in crate::live) fn keyed(&self, key: &Key) -> impl Iterator<Item = &Group> {
+        let groups = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        groups.iter().filter_map(|at| self.groups[*at].as_ref())
+    }
+
+    /// Whether every group wants one record alone.
+    pub(in crate::live) fn only_keyed(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether some group wants one record alone.
+    pub(in crate::live) fn has_keyed(&self) -> bool {
+        !self.by_key.is_empty()
+    }
+
+    /// Whether some listener is told transitions.
+    pub(in crate::live) fn tells_transitions(&self) -> bool {
+        self.transitions > 0
+    }
+
+    /// Whether some listener is told which fields changed.
+    pub(in crate::live) fn names_changes(&self) -> bool {
+        self.changes > 0
+    }
+
+    pub fn listeners(&self) -> usize {
+        self.listeners
+    }
+
+    /// Everyone who listens in such a mode.
+    pub(in crate::live) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
+        let groups = self.groups.iter().flatten().filter(|group| such(group.mode));
+        groups.flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
+    }
+}
