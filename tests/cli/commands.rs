@@ -164,6 +164,9 @@ fn tail_prints_changes() {
     for (args, told) in [
         (&["nope"][..], "4404"),
         (&["blog", "--filter", "{"], "4400"),
+        (&["blog", "--since", "yesterday"], "'yesterday' is no cursor"),
+        (&["blog", "--snapshot", "--event", "create"], "snapshot"),
+        (&["blog", "--retry", "often"], "--retry: 'often'"),
         (&["blog", "--event", "drop"], "invalid event 'drop'"),
         (&["user", "--url", &url], "Unauthorized"),
         (&["blog", "--url", "here"], "'here' is no URL"),
@@ -175,10 +178,10 @@ fn tail_prints_changes() {
         assert!(err.contains(told), "{args:?}: {err}");
     }
 
-    let going_on = tail(&server, &["blog"], &[]);
+    let going_on = tail(&server, &["blog", "--retry", "0"], &[]);
     server.terminate();
     let (code, _, err) = finish(going_on);
-    assert!(code == 1 && err.contains("1001"), "{err}");
+    assert!(code == 1 && err.contains("1001") && err.contains("--since "), "{err}");
     let (code, _, err) = run(rowcast(server.dir.path()).args(["tail", "blog"]));
     assert!(code == 1 && err.contains("no server runs on data"), "{err}");
 }

@@ -6,6 +6,7 @@ mod common;
 mod commands;
 mod import;
 mod start;
+mod tail;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
