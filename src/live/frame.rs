@@ -11,8 +11,8 @@ const HEAD: usize = 10;
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
-/// A control frame carries 125 bytes, two of them the code.
-const REASON_BYTES: usize = 123;
+/// The longest reason: a control frame carries 125 bytes, two of them the code.
+pub const REASON_BYTES: usize = 123;
 
 /// A text frame; `write` appends the payload (UTF-8). `capacity` is a guess at its length.
 pub fn text(capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {

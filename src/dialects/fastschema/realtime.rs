@@ -174,28 +174,20 @@ impl Encode for Native {
 
 /// How an end reads, on whatever carries it.
 pub(super) fn close(error: &Error) -> Close {
-    let reason = match error.kind {
+    let mut reason = match error.kind {
         Kind::Unauthorized | Kind::Forbidden | Kind::Limited { .. } => {
             format!("[{}] {}", error.status(), error.message)
         }
-        Kind::Gone => gone(error),
         _ => format!("realtime.content: {}", error.message),
     };
-    Close::new(error.close_code(), reason)
-}
-
-/// Bytes that a WebSocket's reason may have.
-const REASON_BYTES: usize = 123;
-
-/// Why, and the oldest cursor there is: that one whole, whatever is cut.
-fn gone(error: &Error) -> String {
-    let mut reason = format!("realtime.content: {}", error.message);
-    if let Some(oldest) = &error.detail {
-        let tail = format!("; oldest {oldest}");
-        while reason.len() + tail.len() > REASON_BYTES && reason.pop().is_some() {}
-        reason.push_str(&tail);
+    // The oldest cursor there is, where it can be told whole.
+    if let (Kind::Gone, Some(oldest)) = (error.kind, &error.detail) {
+        let told = format!("{reason}; oldest: {oldest}");
+        if told.len() <= frame::REASON_BYTES {
+            reason = told;
+        }
     }
-    reason
+    Close::new(error.close_code(), reason)
 }
 
 #[cfg(test)]
@@ -277,6 +269,9 @@ mod tests {
             assert_eq!(close.code, 4400, "{query}");
             assert!(close.reason.starts_with(reason), "{query}: {}", close.reason);
         }
+        let gone = Error::new(Kind::Gone, "cursor is older than the log keeps").detail("abc");
+        let reason = "realtime.content: cursor is older than the log keeps; oldest: abc";
+        assert_eq!((refusal(&gone).code, &*refusal(&gone).reason), (4410, reason));
         let close = refusal(&Error::unauthorized("no such session"));
         assert_eq!((close.code, &*close.reason), (4401, "[401] Unauthorized"));
         let close = refusal(&Error::no_schema("blgo"));
