@@ -40,11 +40,12 @@ impl Failure {
             }
             // Between a change of access that made it need them and the writer's next job.
             Fault::Ungathered => gone("access has changed meanwhile: subscribe again".to_owned()),
+            // What is to be done comes first: a close carries little text.
             Fault::TooMuch => {
-                gone(format!("a write changed or concerned too much of {schema}: take a snapshot"))
+                gone(format!("take a snapshot: a write changed or concerned too much of {schema}"))
             }
             Fault::Dependants => gone(format!(
-                "a write concerned too many records of {schema} through a relation: take a snapshot"
+                "take a snapshot: a write concerned too many records of {schema} through a relation"
             )),
         }
     }
