@@ -214,11 +214,12 @@ impl Watch {
         let written = std::mem::take(&mut *self.written.lock().expect("times"));
         let delivered = std::mem::take(&mut *self.delivered.lock().expect("times"));
         println!(
-            "  {when:<10}  delivery {}  write {}  {} deliveries; server {}, load {}",
+            "  {when:<10}  delivery {}  write {}  {} deliveries; server {}, {:.1} s of CPU, load {}",
             percentiles(delivered.clone()),
             percentiles(written),
             delivered.len(),
             memory(server.pid()),
+            cpu(server.pid()),
             load(),
         );
     }
@@ -374,6 +375,14 @@ fn memory(pid: u32) -> String {
         (Some(now), Some(most)) => format!("{} MiB (at most {} MiB)", now >> 10, most >> 10),
         _ => "of unknown size".to_owned(),
     }
+}
+
+/// Seconds of processor time that a process has used (Linux, whose clock ticks 100 times a second).
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields = after_name.split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// The machine's load in the last minute (Linux).

@@ -135,6 +135,10 @@ impl Ear {
         let cursor: Option<Cursor> = cursor.map(|text| text.parse().expect("a cursor"));
         if event == "position" {
             assert!(self.part.is_empty(), "a position within a commit");
+        } else if event == "init" {
+            // Nothing is there when it begins; a good cursor never needs another.
+            assert_eq!(message["data"], serde_json::json!([]));
+            assert!(self.heard.is_empty() && self.resumed == 0, "a second snapshot");
         } else {
             let records = match &message["data"] {
                 Json::Array(records) => records.as_slice(),

@@ -31,12 +31,13 @@ const NOTE: &str = r#"{
   ]
 }"#;
 
-const EARS: [Kind; 5] = [
+const EARS: [Kind; 6] = [
     Kind { query: "", transitions: false, below: 100 },
     Kind { query: "transitions=true", transitions: true, below: 100 },
     Kind { query: "filter[kind][$lt]=4", transitions: false, below: 4 },
     Kind { query: "transitions=true&filter[kind][$lt]=4", transitions: true, below: 4 },
     Kind { query: "transitions=1&filter[kind][$lt]=7&select=n", transitions: true, below: 7 },
+    Kind { query: "snapshot=true&filter[kind][$lt]=5", transitions: true, below: 5 },
 ];
 
 const WRITERS: usize = 6;
