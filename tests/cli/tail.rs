@@ -30,8 +30,12 @@ impl Following {
         Following { child, lines }
     }
 
-    fn next(&self) -> Json {
-        let line = self.lines.recv_timeout(common::PATIENCE).expect("a line in time");
+    fn next(&mut self) -> Json {
+        let line = self.lines.recv_timeout(common::PATIENCE).unwrap_or_else(|error| {
+            let _ = self.child.kill();
+            let err = self.child.stderr.take().expect("stderr");
+            panic!("no line: {error}: {}", std::io::read_to_string(err).unwrap_or_default())
+        });
         serde_json::from_str(&line).expect("JSON")
     }
 
@@ -59,7 +63,7 @@ fn write(server: &Server, title: &str) -> u64 {
 }
 
 /// Its first position, which it prints once it is subscribed.
-fn position(following: &Following) -> String {
+fn position(following: &mut Following) -> String {
     let position = following.next();
     assert_eq!(position["event"], "position");
     position["cursor"].as_str().expect("a cursor").to_owned()
@@ -71,14 +75,14 @@ fn it_goes_on_where_it_was_when_the_server_comes_back() {
     let url = format!("http://{}", server.address);
     let dir = server.dir.path().to_owned();
     // As the owner, who finds the server again, and by a login, which must be made again.
-    let owner = Following::start(&dir, &["blog", "--select", "id", "--cursor"], &[]);
-    let login = Following::start(
+    let mut owner = Following::start(&dir, &["blog", "--select", "id", "--cursor"], &[]);
+    let mut login = Following::start(
         &dir,
         &["blog", "--select", "id", "--cursor", "--url", &url, "--login", "admin"],
         &[("ROWCAST_PASSWORD", common::ADMIN_PASSWORD)],
     );
-    let first = position(&owner);
-    position(&login);
+    let first = position(&mut owner);
+    position(&mut login);
     let mut written = Vec::new();
     for round in 0..3 {
         written.push(write(&server, "before"));
@@ -89,7 +93,7 @@ fn it_goes_on_where_it_was_when_the_server_comes_back() {
         server.restart();
         written.push(write(&server, "after"));
     }
-    let ids = |following: &Following| {
+    let ids = |following: &mut Following| {
         let mut ids = Vec::new();
         while ids.len() < written.len() {
             let message = following.next();
@@ -100,26 +104,24 @@ fn it_goes_on_where_it_was_when_the_server_comes_back() {
         }
         ids
     };
-    assert_eq!(ids(&owner), written);
-    assert_eq!(ids(&login), written);
+    assert_eq!(ids(&mut owner), written);
+    assert_eq!(ids(&mut login), written);
 
     // Its session ends: it logs in again.
-    let same = |dir: &Path| {
-        let mut passwd = rowcast(dir);
-        passwd.args(["user", "passwd", "admin"]);
-        run(passwd.env("ROWCAST_PASSWORD", common::ADMIN_PASSWORD)).0
-    };
-    assert_eq!(same(&dir), 0);
-    server.restart();
-    assert_eq!(same(&dir), 0);
-    let late = write(&server, "late");
+    let mut passwd = rowcast(&dir);
+    passwd.args(["user", "passwd", "admin"]).env("ROWCAST_PASSWORD", common::ADMIN_PASSWORD);
+    assert_eq!(run(&mut passwd).0, 0);
+    let token = server.login("admin", common::ADMIN_PASSWORD);
+    let body = json!({"title": "late"});
+    let made = server.request("POST", "/api/content/blog", Some(&token), Some(&body)).1;
+    let late = made["data"]["id"].as_u64().expect("an id");
     written.push(late);
     while login.next()["data"]["id"] != late {}
 
     // Another run, from a cursor; without --cursor there are none in what is printed.
     let count = written.len().to_string();
     let args = ["blog", "--select", "id", "--since", &first, "--count", &count];
-    let again = Following::start(&dir, &args, &[]);
+    let mut again = Following::start(&dir, &args, &[]);
     for id in &written {
         assert_eq!(again.next(), json!({"event": "create", "data": {"id": id}}));
     }
@@ -127,8 +129,8 @@ fn it_goes_on_where_it_was_when_the_server_comes_back() {
     assert_eq!((code, err.as_str()), (0, ""));
 
     // It ends where the server does not come back in time, and says from where to go on.
-    let short = Following::start(&dir, &["blog", "--cursor", "--retry", "1s"], &[]);
-    let last = position(&short);
+    let mut short = Following::start(&dir, &["blog", "--cursor", "--retry", "1s"], &[]);
+    let last = position(&mut short);
     server.kill();
     let (code, err) = short.ended();
     assert_eq!(code, 1);
@@ -145,7 +147,7 @@ fn snapshots_and_transitions() {
     let (one, _) = (write(&server, "one"), write(&server, "two"));
     let filter = r#"{"title":{"$in":["one","three"]}}"#;
     let args = ["blog", "--select", "title", "--filter", filter, "--changes", "--snapshot"];
-    let following = Following::start(&dir, &args, &[]);
+    let mut following = Following::start(&dir, &args, &[]);
     let mut records = Vec::new();
     loop {
         let page = following.next();
