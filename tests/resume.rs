@@ -6,5 +6,11 @@ mod common;
 
 #[path = "resume/client.rs"]
 mod client;
+#[path = "resume/far.rs"]
+mod far;
+#[path = "resume/refused.rs"]
+mod refused;
+#[path = "resume/related.rs"]
+mod related;
 #[path = "resume/storm.rs"]
 mod storm;

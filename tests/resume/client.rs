@@ -45,7 +45,7 @@ pub fn position(cursor: &str) -> u64 {
 /// What a client has of a stream, over all its connections.
 pub struct Client {
     query: String,
-    token: String,
+    pub token: String,
     /// What it resumes from.
     pub cursor: Option<String>,
     /// Messages of commits that came whole, in order, their cursors apart.
