@@ -16,6 +16,7 @@ use crate::support::*;
 
 const COVER: &str = r#"{"name":"cover","namespace":"covers","label_field":"name",
     "fields":[
+        {"name":"id","type":"string"},
         {"name":"name","type":"string"},
         {"name":"blog","type":"relation","optional":true,
          "relation":{"schema":"blog","field":"cover","type":"o2o"}},
@@ -100,6 +101,11 @@ fn want(dice: &mut Dice, catalog: &Catalog) -> Want {
     want
 }
 
+/// A cover's primary key.
+fn named(cover: i64) -> Value {
+    text(&cover.to_string())
+}
+
 /// Up to four things at once. What cannot be done is left.
 fn something(tx: &mut Tx<'_>, step: i64, todo: &[[i64; 5]]) -> Result<()> {
     for (nth, [what, one, two, three, four]) in todo.iter().copied().enumerate() {
@@ -150,30 +156,30 @@ fn something(tx: &mut Tx<'_>, step: i64, todo: &[[i64; 5]]) -> Result<()> {
                 let blog = known(tx, "blog", one);
                 // Who has the blog lets go of it.
                 for cover in 1..=4 {
-                    if tx.find("cover", cover).is_some()
-                        && tx.cell("cover", cover, "blog_id") == blog
-                    {
-                        tx.set("cover", cover, &[("blog_id", Value::Null)])?;
+                    let found = tx.find("cover", named(cover)).is_some();
+                    if found && tx.cell("cover", named(cover), "blog_id") == blog {
+                        tx.set("cover", named(cover), &[("blog_id", Value::Null)])?;
                     }
                 }
-                match tx.find("cover", four) {
-                    Some(_) if three == 1 => drop(tx.drop_it("cover", four)?),
-                    Some(_) => tx.set("cover", four, &[("blog_id", blog)])?,
+                match tx.find("cover", named(four)) {
+                    Some(_) if three == 1 => drop(tx.drop_it("cover", named(four))?),
+                    Some(_) => tx.set("cover", named(four), &[("blog_id", blog)])?,
                     None => {
-                        let key = ("id", Value::Int(four));
+                        let key = ("id", named(four));
                         tx.put("cover", &[key, ("name", name), ("blog_id", blog)])?;
                     }
                 }
             }
             11 => {
-                let pair = [Value::Int(1), Value::Int(2)];
+                let pair = [named(1), named(2)];
                 if pair.iter().all(|key| tx.find("cover", key.clone()).is_some()) {
-                    let (a, b) = match four > 2 {
-                        true => (pair[1].clone(), pair[0].clone()),
-                        false => (Value::Null, Value::Null),
+                    let twins = match four > 2 {
+                        true => [pair[1].clone(), pair[0].clone()],
+                        false => [Value::Null, Value::Null],
                     };
-                    tx.set("cover", 1, &[("twin_id", a)])?;
-                    tx.set("cover", 2, &[("twin_id", b)])?;
+                    for (cover, twin) in pair.into_iter().zip(twins) {
+                        tx.set("cover", cover, &[("twin_id", twin)])?;
+                    }
                 }
             }
             // Many at once.
