@@ -76,6 +76,20 @@ impl RelatedSet {
         self.rows.entry((schema, relation.clone())).or_default().insert(from, rows);
     }
 
+    /// Adds the related rows of many, each by its primary key; `None` where there are none, or
+    /// where they were added before.
+    pub fn insert_all(
+        &mut self,
+        schema: SchemaId,
+        relation: &Arc<str>,
+        all: impl Iterator<Item = (Key, Option<Vec<Arc<Row>>>)>,
+    ) {
+        let known = self.rows.entry((schema, relation.clone())).or_default();
+        for (from, rows) in all {
+            known.entry(from).or_insert_with(|| rows.unwrap_or_default());
+        }
+    }
+
     pub fn contains(&self, schema: SchemaId, relation: &Arc<str>, from: &Key) -> bool {
         self.rows.get(&(schema, relation.clone())).is_some_and(|rows| rows.contains_key(from))
     }

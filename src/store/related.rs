@@ -39,8 +39,8 @@ struct Gatherer<'a> {
     budget: &'a Budget,
 }
 
-/// Related rows by the primary key they are related to, each list by primary key.
-type Found = HashMap<Key, BTreeMap<Key, Arc<Row>>>;
+/// Related rows by the primary key they are related to, each list in any order.
+type Found = HashMap<Key, Vec<Arc<Row>>>;
 
 impl Gatherer<'_> {
     fn follow(
@@ -50,6 +50,9 @@ impl Gatherer<'_> {
         paths: &Paths,
         set: &mut RelatedSet,
     ) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         for (name, deeper) in &paths.0 {
             let Some(relation) = from.relation(name).map(|index| &from.relations[index]) else {
                 continue;
@@ -57,17 +60,20 @@ impl Gatherer<'_> {
             let target = schema(self.catalog, relation.target)?;
             let mut found = self.step(from, relation, target, rows)?;
             let mut reached: BTreeMap<Key, Arc<Row>> = BTreeMap::new();
-            for row in rows {
-                let Some(key) = Key::of(row.get(from.primary)) else { continue };
-                let related = found.remove(&key).unwrap_or_default();
-                if !deeper.is_empty() {
-                    reached.extend(related.iter().map(|(key, row)| (key.clone(), row.clone())));
-                }
-                // Rows given twice are found once.
-                if !set.contains(from.id, name, &key) {
-                    set.insert(from.id, name, key, related.into_values().collect());
-                }
+            for list in found.values_mut().filter(|_| !deeper.is_empty()) {
+                let keyed = |row: &Arc<Row>| Some((Key::of(row.get(target.primary))?, row.clone()));
+                reached.extend(list.iter().filter_map(keyed));
             }
+            let lists = rows.iter().filter_map(|row| {
+                let key = Key::of(row.get(from.primary))?;
+                // Rows given twice are found once.
+                let mut list = found.remove(&key);
+                if let Some(list) = list.as_mut().filter(|list| list.len() > 1) {
+                    list.sort_by_cached_key(|row| Key::of(row.get(target.primary)));
+                }
+                Some((key, list))
+            });
+            set.insert_all(from.id, name, lists);
             if !deeper.is_empty() {
                 let reached: Vec<_> = reached.into_values().collect();
                 self.follow(target, &reached, deeper, set)?;
@@ -86,18 +92,11 @@ impl Gatherer<'_> {
         match relation.shape {
             Shape::Key { slot } => {
                 let there = self.by_primary(target, &distinct(rows, slot))?;
-                let mut found = Found::new();
-                for row in rows {
-                    let (Some(from), Some(to)) =
-                        (Key::of(row.get(from.primary)), Key::of(row.get(slot)))
-                    else {
-                        continue;
-                    };
-                    if let Some(row) = there.get(&to) {
-                        found.entry(from).or_default().insert(to, row.clone());
-                    }
-                }
-                Ok(found)
+                let found = rows.iter().filter_map(|row| {
+                    let to = there.get(&Key::of(row.get(slot))?)?;
+                    Some((Key::of(row.get(from.primary))?, vec![to.clone()]))
+                });
+                Ok(found.collect())
             }
             Shape::BackKey { slot } | Shape::Many { slot } => {
                 self.by_key(target, slot, &distinct(rows, from.primary))
@@ -105,21 +104,13 @@ impl Gatherer<'_> {
             Shape::Link { junction, own, other } => {
                 let junction = schema(self.catalog, junction)?;
                 let links = self.by_key(junction, own, &distinct(rows, from.primary))?;
-                let ends: Vec<_> =
-                    links.values().flat_map(|links| links.values().cloned()).collect();
+                let ends: Vec<_> = links.values().flatten().cloned().collect();
                 let there = self.by_primary(target, &distinct(&ends, other))?;
-                let mut found = Found::new();
-                for (from, links) in links {
-                    let ends = found.entry(from).or_default();
-                    for link in links.values() {
-                        if let Some(to) = Key::of(link.get(other))
-                            && let Some(row) = there.get(&to)
-                        {
-                            ends.insert(to, row.clone());
-                        }
-                    }
-                }
-                Ok(found)
+                let end = |link: &Arc<Row>| there.get(&Key::of(link.get(other))?).cloned();
+                let found = links.into_iter();
+                Ok(found
+                    .map(|(from, links)| (from, links.iter().filter_map(end).collect()))
+                    .collect())
             }
         }
     }
@@ -142,10 +133,8 @@ impl Gatherer<'_> {
         let mut found = Found::new();
         self.view.by_key(schema, slot, keys, self.budget.left(), &mut |row| {
             self.budget.take(&row)?;
-            if let (Some(to), Some(key)) =
-                (Key::of(row.get(slot)), Key::of(row.get(schema.primary)))
-            {
-                found.entry(to).or_default().insert(key, row);
+            if let Some(to) = Key::of(row.get(slot)) {
+                found.entry(to).or_default().push(row);
             }
             Ok(())
         })?;

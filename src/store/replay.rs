@@ -25,6 +25,10 @@ const ENTRY_BYTES: usize = 4 << 20;
 /// A page ends with the commit for which its related rows take this much memory.
 const ROW_BYTES: usize = 16 << 20;
 
+/// Entries that a page begins with; then more, while they take little time. What is read for them
+/// at once is read in vain where the page ends among them.
+const FIRST: usize = 32;
+
 /// Nor does a page go on for longer: readers are few.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -38,35 +42,66 @@ pub(crate) fn page(
     limit: usize,
     want: &Arc<Want>,
 ) -> Result<Vec<Arc<Commit>>> {
-    let entries = reader.entries_within(after, limit, ENTRY_BYTES)?;
     if want.is_empty() {
+        let entries = reader.entries_within(after, limit, ENTRY_BYTES)?;
         let related = || RelatedRows { gathered: want.clone(), ..RelatedRows::default() };
         let made = entries.into_iter().map(|entry| commit(&reader.catalog, entry, related()));
         return Ok(made.collect());
     }
-    let page = Page::new(reader, &entries)?;
     let began = Instant::now();
-    let patience = PATIENCE.min(reader.time.until.saturating_duration_since(began) / 2);
-    warm(reader, &page, &entries, want)?;
-    let mut made = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let related = match related(reader, &page, &entry, want) {
-            // The others may come with a later page; the first must come with this one.
-            Err(error) if error.kind == Kind::Timeout && !made.is_empty() => break,
-            Err(error) if error.kind == Kind::Timeout => {
-                reader.time.extend(LONG);
-                let related = related(reader, &page, &entry, want);
-                reader.time.extend(Duration::ZERO);
-                related?
-            }
-            related => related?,
+    let left = reader.time.until.saturating_duration_since(began);
+    let mut work = Work { made: Vec::new(), until: began + PATIENCE.min(left / 2), bytes: 0 };
+    let mut some = FIRST.min(limit);
+    while some > 0 {
+        let after = work.made.last().map_or(after, |commit| commit.position);
+        let entries = match reader.entries_within(after, some, ENTRY_BYTES) {
+            Err(_) if !work.made.is_empty() => break,
+            entries => entries?,
         };
-        made.push(commit(&reader.catalog, entry, related));
-        if began.elapsed() >= patience || page.bytes() >= ROW_BYTES {
+        let all = entries.len() == some;
+        if !work.on(reader, entries, want)? || !all {
             break;
         }
+        some = (some * 8).min(limit - work.made.len());
     }
-    Ok(made)
+    Ok(work.made)
+}
+
+/// What there is of a page.
+struct Work {
+    made: Vec<Arc<Commit>>,
+    /// The page ends then,
+    until: Instant,
+    /// or when the related rows have more than their bytes.
+    bytes: usize,
+}
+
+impl Work {
+    /// Adds the commits of some entries; `false` where the page ends with or among them.
+    fn on(&mut self, reader: &Reader<'_>, entries: Vec<Entry>, want: &Arc<Want>) -> Result<bool> {
+        let page = Page::new(reader, &entries)?;
+        warm(reader, &page, &entries, want)?;
+        for entry in entries {
+            let related = match related(reader, &page, &entry, want) {
+                // The next page tries again, and tells.
+                Err(_) if !self.made.is_empty() => return Ok(false),
+                // The first must come with this page, however long it takes.
+                Err(error) if error.kind == Kind::Timeout => {
+                    reader.time.extend(LONG);
+                    let related = related(reader, &page, &entry, want);
+                    reader.time.extend(Duration::ZERO);
+                    related?
+                }
+                related => related?,
+            };
+            self.made.push(commit(&reader.catalog, entry, related));
+            if Instant::now() >= self.until || self.bytes + page.bytes() >= ROW_BYTES {
+                return Ok(false);
+            }
+        }
+        self.bytes += page.bytes();
+        Ok(true)
+    }
 }
 
 /// Reads much of what the entries will need in a few statements, instead of a few an entry.

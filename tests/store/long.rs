@@ -148,3 +148,72 @@ fn a_long_replay_goes_beside_the_writer() {
         });
     }
 }
+
+#[test]
+fn many_that_point_at_one_are_read_once_a_page() {
+    let asked = std::env::var("ROWCAST_REPLAY_POINTING").ok();
+    let blogs: i64 = asked.as_ref().map_or(1_000, |number| number.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options::new(dir.path()), Box::new(Nobody)).unwrap();
+    store
+        .write_blocking(move |tx| {
+            migrate(tx, &[TAG, CATEGORY, BLOG])?;
+            tx.user(1)?;
+            tx.put("category", &[("name", text("one"))]).map(drop)
+        })
+        .unwrap();
+    for first in (0..blogs).step_by(1_000) {
+        let some = (blogs - first).min(1_000);
+        let written = store.write_blocking(move |tx| {
+            let author = ("author_id", id(1));
+            let given = [("title", text("x")), author, ("category_id", Value::Int(1))];
+            (0..some).try_for_each(|_| tx.put("blog", &given).map(drop))
+        });
+        written.unwrap();
+    }
+    let blog = store.catalog().named("blog").unwrap().id;
+    let mut want = Want { paths: [(blog, paths(&["category"]))].into(), ..Want::default() };
+    want.dependants = want.paths.clone();
+    let began = store.read_blocking(|reader| reader.newest()).unwrap().unwrap().position;
+    // Half of them are touched in between, and again after all pages.
+    let touch = |wanted: &Want, step: i64| {
+        store.want(wanted.clone());
+        let began = Instant::now();
+        for n in 0..40 {
+            let name = text(&format!("{step} {n}"));
+            let written = store.write_blocking(move |tx| {
+                tx.set("category", 1, &[("name", name.clone())])?;
+                (1..=blogs / 80).try_for_each(|blog| {
+                    tx.set("blog", n * (blogs / 80) + blog, &[("title", name.clone())])
+                })
+            });
+            written.unwrap();
+        }
+        began.elapsed()
+    };
+    let (unwatched, live) = (touch(&Want::default(), 1), touch(&want, 2));
+    touch(&Want::default(), 3);
+    let (want, worked) = (Arc::new(want), readers_time());
+    let (mut after, mut pages, end) = (began, 0, began + 80);
+    let time = Instant::now();
+    while after < end {
+        let want = want.clone();
+        let page = store.read_blocking(move |reader| reader.replay(after, 256, &want)).unwrap();
+        for commit in page.iter().filter(|commit| commit.position <= end) {
+            let by = &commit.related.dependants.by[&(blog, "category".into())];
+            let number = by.as_ref().map_or(0, Vec::len) as i64;
+            assert_eq!(number, blogs - blogs / 80, "{}", commit.position);
+        }
+        after = page.last().unwrap().position;
+        pages += 1;
+    }
+    if asked.is_some() {
+        println!(
+            "{blogs} pointing at one: 40 commits live in {live:.1?} ({unwatched:.1?} where nothing \
+             is wanted); {} replayed in {:.1?}, {pages} pages, {:.1?} of a processor",
+            after - began,
+            time.elapsed(),
+            readers_time() - worked
+        );
+    }
+}
