@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::sse::Sse;
 use common::{HttpAnswer, Options, PATIENCE, Server};
@@ -163,7 +163,7 @@ fn browsers_may_say_where_they_were() {
 
 #[test]
 fn tokens_by_every_way_and_none_in_the_log() {
-    let server = Server::start(options().env("RUST_LOG", "trace"));
+    let server = Server::start(options().env("ROWCAST_LOG", "trace"));
     let (_, token) = server.user("ann", &[]);
     let own = format!("http://{}", server.address);
     let cookie = format!("token={token}");
@@ -216,6 +216,7 @@ fn a_quiet_stream_has_heartbeats_and_outlives_all_other_bounds() {
 fn whoever_takes_nothing_is_ended_and_costs_nobody_else() {
     let server = Server::start(
         options()
+            .env("ROWCAST_LOG", "rowcast=debug")
             .env("ROWCAST_WRITE_TIME", "500ms")
             .env("ROWCAST_BODY_TIME", "60s")
             .env("ROWCAST_OUTBOX_BYTES", "64MiB"),
@@ -235,7 +236,7 @@ fn whoever_takes_nothing_is_ended_and_costs_nobody_else() {
     let began = Instant::now();
     let mut bytes = vec![0; 1 << 20];
     let mut stream = deaf.stream();
-    std::thread::sleep(Duration::from_secs(1));
+    server.until("the end", || server.log().contains("connection ended").then_some(()));
     while !matches!(stream.read(&mut bytes), Ok(0) | Err(_)) {
         assert!(began.elapsed() < PATIENCE, "it is still there");
     }
@@ -270,5 +271,120 @@ fn who_leaves_is_gone() {
         let sse =
             server.until("room again", || server.sse(&format!("{PATH}?schema=open"), &[]).ok());
         drop(sse);
+    }
+}
+
+#[test]
+fn a_browser_that_comes_back_misses_nothing() {
+    let server = Server::start(options());
+    let admin = server.admin_token();
+    let bearer = format!("Bearer {admin}");
+    let query = "schema=note&select=title&since=now";
+    let mut sse = server.events(query, Some(&admin));
+    let position = sse.next();
+    assert_eq!(position["event"], "position");
+    let mut heard = Vec::new();
+    for round in 0..5 {
+        for n in 0..3 {
+            create(&server, &format!("{round}.{n} heard"));
+            heard.push(title(&sse.next_change()).to_owned());
+        }
+        let last = sse.last_id.clone();
+        drop(sse);
+        create(&server, &format!("{round} missed"));
+        // The same URL, as a browser does it.
+        let headers = [("Authorization", bearer.as_str()), ("Last-Event-ID", last.as_str())];
+        sse = server.sse(&format!("{PATH}?{query}"), &headers).expect("a stream");
+        heard.push(title(&sse.next_change()).to_owned());
+    }
+    let expected = (0..5).flat_map(|round| {
+        let heard = (0..3).map(move |n| format!("{round}.{n} heard"));
+        heard.chain([format!("{round} missed")])
+    });
+    assert_eq!(heard, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn positions_are_ids_alone() {
+    let server = Server::start(options().env("ROWCAST_PING_EVERY", "200ms"));
+    let admin = server.admin_token();
+    let query = "schema=note&since=now&filter=%7B%22title%22%3A%22nothing%22%7D";
+    let mut sse = server.events(query, Some(&admin));
+    let first = sse.next()["cursor"].clone();
+    create(&server, "of no interest");
+    let next = loop {
+        let event = sse.next_event(PATIENCE).expect("an event");
+        assert_eq!((&event.data, &event.event), (&None, &None), "{event:?}");
+        if let Some(id) = event.id {
+            break id;
+        }
+    };
+    assert_ne!(first, Json::from(next.as_str()));
+    // Without cursors there are none.
+    let mut plain = server.events("schema=open", None);
+    create(&server, "of no interest");
+    for _ in 0..3 {
+        assert_eq!(plain.next_event(PATIENCE).expect("an event").id, None);
+    }
+}
+
+#[test]
+fn a_snapshot_cut_off_leaves_no_id_to_resume_from() {
+    let server = Server::start(options().env("ROWCAST_MESSAGE_RECORDS", "1"));
+    for n in 0..3 {
+        create(&server, &n.to_string());
+    }
+    let admin = server.admin_token();
+    let mut sse = server.events("schema=note&select=title&snapshot=true", Some(&admin));
+    loop {
+        let Some(event) = sse.next_event(PATIENCE) else { panic!("no end of the snapshot") };
+        let Some(data) = event.data else { continue };
+        let message: Json = serde_json::from_str(&data).expect("JSON");
+        assert_eq!(message["event"], "init");
+        if message["complete"] == true {
+            break;
+        }
+        assert_eq!(event.id.as_deref(), Some(""), "{message}");
+    }
+    assert!(!sse.last_id.is_empty());
+}
+
+#[test]
+fn who_is_too_slow_is_told_where_to_go_on() {
+    let server = Server::start(options().env("ROWCAST_OUTBOX_FRAMES", "4"));
+    let admin = server.admin_token();
+    let bearer = format!("Bearer {admin}");
+    let mut slow = server.events("schema=note&since=now", Some(&admin));
+    let text = "x".repeat(500 << 10);
+    let mut written = 0;
+    while !server.log().contains("a reader is too slow") {
+        assert!(written < 200, "it takes all");
+        let body = json!({"title": written.to_string(), "text": text});
+        let (status, answer) =
+            server.request("POST", "/api/content/note", Some(&admin), Some(&body));
+        assert_eq!(status, 200, "{answer}");
+        written += 1;
+    }
+    let mut next = 0;
+    let close = loop {
+        let event = slow.next_event(PATIENCE).expect("an end");
+        if event.event.as_deref() == Some("close") {
+            break serde_json::from_str::<Json>(&event.data.expect("data")).expect("JSON");
+        }
+        if let Some(data) = event.data {
+            let message: Json = serde_json::from_str(&data).expect("JSON");
+            assert_eq!(title(&message), next.to_string());
+            next += 1;
+        }
+    };
+    assert_eq!(close["code"], 4408);
+    let reason = close["reason"].as_str().expect("a reason");
+    assert!(reason.ends_with(&format!("resume from {}", slow.last_id)), "{reason}");
+    let headers = [("Authorization", bearer.as_str()), ("Last-Event-ID", slow.last_id.as_str())];
+    let path = format!("{PATH}?schema=note&select=title");
+    let mut again = server.sse(&path, &headers).expect("a stream");
+    assert!(next < written);
+    for n in next..written {
+        assert_eq!(title(&again.next_change()), n.to_string());
     }
 }

@@ -172,6 +172,16 @@ impl Sse {
         self.next_within(PATIENCE).expect("a message in time")
     }
 
+    /// The next message that is no position.
+    pub fn next_change(&mut self) -> Json {
+        loop {
+            let message = self.next();
+            if message["event"] != "position" {
+                return message;
+            }
+        }
+    }
+
     /// Reads up to the last event: code and reason; the stream must end after it. 1006 for a
     /// stream that ends without one.
     pub fn closed(&mut self) -> (u16, String) {
