@@ -103,6 +103,18 @@ impl Client {
         }
     }
 
+    /// Takes the answer to a poll: whole commits, and where to go on.
+    pub fn take_page(&mut self, told: &Told, page: &Json) -> Result<(), String> {
+        let told = Told { cursors: false, ..told.clone() };
+        for message in page["events"].as_array().ok_or("no events")? {
+            self.take(&told, message)?;
+        }
+        let text = page["next"].as_str().ok_or("no place to go on from")?;
+        let cursor: Cursor = text.parse().map_err(|_| "a cursor that is none")?;
+        page["complete"].as_bool().ok_or("not said whether that is all")?;
+        self.move_on((text.to_owned(), cursor), true)
+    }
+
     fn move_on(&mut self, cursor: (String, Cursor), again: bool) -> Result<(), String> {
         if let Some((_, last)) = &self.cursor {
             let (last, next) = (last.position, cursor.1.position);

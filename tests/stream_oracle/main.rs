@@ -17,6 +17,7 @@ mod common;
 mod rng;
 mod run;
 mod subscriber;
+mod wire;
 mod world;
 mod writers;
 

@@ -1,7 +1,6 @@
 //! One subscriber: connects, listens, falls asleep, drops off, comes back.
 
-use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,8 @@ use serde_json::Value as Json;
 
 use crate::ask::Question;
 use crate::client::{Client, Told};
-use crate::common::tungstenite::protocol::{CloseFrame, Message, Role, WebSocket};
-use crate::common::tungstenite::{Bytes, Error, Utf8Bytes};
-use crate::common::{HttpAnswer, PATIENCE};
 use crate::rng::Rng;
+use crate::wire::{End, Incoming, Kind, Wire};
 use crate::world::Person;
 
 /// What goes on around the subscribers.
@@ -38,20 +35,11 @@ impl Weather {
     }
 }
 
-type Socket = WebSocket<TcpStream>;
-
 enum State {
     /// Waits for the next quiet point: a cursor was refused, rightly.
     Off,
     Away(Instant),
-    On(Box<Socket>),
-}
-
-/// How a connection ended, or was not to be.
-#[derive(Debug)]
-enum End {
-    Lost(#[expect(dead_code, reason = "shown in reports")] String),
-    Closed(u16, String),
+    On(Wire),
 }
 
 /// How a subscriber behaves.
@@ -61,6 +49,8 @@ pub struct Manner {
     pub flaky: bool,
     /// Stops reading for a while.
     pub slow: bool,
+    /// How it is connected.
+    pub by: Kind,
 }
 
 pub struct Subscriber {
@@ -155,14 +145,14 @@ impl Subscriber {
                 }
                 self.kills = Weather::get(&weather.kills);
                 match self.connect(address, &people[self.question.who]) {
-                    Ok(socket) => self.state = State::On(Box::new(socket)),
+                    Ok(wire) => self.state = State::On(wire),
                     Err(end) => self.ended(end, weather),
                 }
                 true
             }
-            State::On(mut socket) => match self.listen(&mut socket, weather) {
+            State::On(mut wire) => match self.listen(&mut wire, weather) {
                 Ok(busy) => {
-                    self.state = State::On(socket);
+                    self.state = State::On(wire);
                     self.stray(weather);
                     busy
                 }
@@ -171,6 +161,17 @@ impl Subscriber {
                     true
                 }
             },
+        }
+    }
+
+    /// Reads what has come, without straying.
+    pub fn pump(&mut self, weather: &Weather) {
+        match std::mem::replace(&mut self.state, State::Off) {
+            State::On(mut wire) => match self.listen(&mut wire, weather) {
+                Ok(_) => self.state = State::On(wire),
+                Err(end) => self.ended(end, weather),
+            },
+            other => self.state = other,
         }
     }
 
@@ -192,37 +193,29 @@ impl Subscriber {
         self.faults.push(what);
     }
 
-    fn connect(&mut self, address: SocketAddr, who: &Person) -> Result<Socket, End> {
-        let lost = |error: std::io::Error| End::Lost(error.to_string());
-        let path = format!("/api/realtime/content?{}", self.query());
-        self.client.resume();
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(lost)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
-        stream.set_nodelay(true).map_err(lost)?;
-        let bearer = who.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
-            bearer.unwrap_or_default()
-        );
-        stream.write_all(head.as_bytes()).map_err(lost)?;
-        let answer = HttpAnswer::read(&mut stream).map_err(lost)?;
-        if answer.status != 101 {
-            // The few that are told before the handshake have the same meaning.
-            return Err(End::Closed(4000 + answer.status, answer.text()));
+    fn connect(&mut self, address: SocketAddr, who: &Person) -> Result<Wire, End> {
+        let query = self.query();
+        let since = match &self.client.cursor {
+            Some((cursor, _)) if self.client.complete => Some(cursor.clone()),
+            _ => (self.told.cursors && !self.told.snapshot).then(|| "now".to_owned()),
+        };
+        if self.told.snapshot && since.is_none() {
+            self.client.start_over();
         }
-        stream.set_nonblocking(true).map_err(lost)?;
-        self.raw(format!("-- connected: {path}"));
+        self.client.resume();
+        let by = self.manner.by;
+        let line = format!("-- connects: {query}&since={}", since.as_deref().unwrap_or_default());
+        self.raw(line);
+        let wire = Wire::connect(by, address, query, since.as_deref(), who.token.as_deref())?;
         self.resumes += usize::from(self.attempts > 0);
         self.attempts += 1;
-        Ok(WebSocket::from_partially_read(stream, answer.body, Role::Client, None))
+        Ok(wire)
     }
 
-    /// The question, how it is to be told, and from where.
-    fn query(&mut self) -> String {
+    /// The question, and how it is to be told.
+    fn query(&self) -> String {
         let mut query = self.question.query();
-        let Told { cursors, transitions, snapshot, changes, watch, event } = self.told;
+        let Told { transitions, snapshot, changes, watch, event, .. } = self.told;
         if let Some(event) = event {
             query += &format!("&event={event}");
         }
@@ -235,68 +228,64 @@ impl Subscriber {
         if let Some(watch) = watch {
             query += &format!("&watch={watch}");
         }
-        match &self.client.cursor {
-            Some((cursor, _)) if self.client.complete => query += &format!("&since={cursor}"),
-            _ if snapshot => self.client.start_over(),
-            _ if cursors => query += "&since=now",
-            _ => {}
-        }
         if snapshot {
             query += "&snapshot=true";
         }
         query
     }
 
-    fn listen(&mut self, socket: &mut Socket, weather: &Weather) -> Result<bool, End> {
+    fn listen(&mut self, wire: &mut Wire, weather: &Weather) -> Result<bool, End> {
+        let hurry = weather.target().is_some();
         if let Some(until) = self.asleep {
-            if Instant::now() < until && weather.target().is_none() {
+            if Instant::now() < until && !hurry {
                 return Ok(false);
             }
             self.asleep = None;
         }
-        if weather.target().is_some() && !self.told.cursors && !self.pinged {
+        if hurry && !self.told.cursors && !self.pinged {
             // What was told before it is answered, as everything takes one way out.
-            let ping = Message::Ping(Bytes::from_static(b"done?"));
-            let _ = socket.send(ping);
+            wire.ping();
             self.pinged = true;
         }
         let mut busy = false;
         for _ in 0..50 {
-            match socket.read() {
-                Ok(Message::Text(text)) => {
+            let since = self.client.cursor.as_ref().map_or("now", |(cursor, _)| cursor);
+            match wire.read(since, hurry)? {
+                None => break,
+                Some(Incoming::Pong) => self.ponged = true,
+                Some(Incoming::Message(text)) => {
                     busy = true;
-                    self.message(&text, weather)?;
+                    let message = serde_json::from_str(&text);
+                    self.raw(text);
+                    let message: Json = message.map_err(|error| End::Lost(error.to_string()))?;
+                    let taken = self.client.take(&self.told, &message);
+                    self.judge(taken, weather)?;
                 }
-                Ok(Message::Pong(payload)) if payload == b"done?"[..] => self.ponged = true,
-                Ok(Message::Close(frame)) => return Err(closed(frame)),
-                Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(End::Lost(error.to_string())),
+                Some(Incoming::Page(page)) => {
+                    self.raw(page.to_string());
+                    let taken = self.client.take_page(&self.told, &page);
+                    self.judge(taken, weather)?;
+                }
             }
         }
         Ok(busy)
     }
 
-    fn message(&mut self, text: &Utf8Bytes, weather: &Weather) -> Result<(), End> {
-        self.raw(text.to_string());
-        let restarts = self.client.restarts;
-        let taken = serde_json::from_str::<Json>(text)
-            .map_err(|error| error.to_string())
-            .and_then(|message| self.client.take(&self.told, &message));
-        let anew = self.client.restarts > restarts && !self.unsettled(weather);
+    fn judge(&mut self, taken: Result<(), String>, weather: &Weather) -> Result<(), End> {
+        let anew = std::mem::take(&mut self.client.restarts) > 0 && !self.unsettled(weather);
         if taken.is_err() && !self.told.cursors && self.unsettled(weather) {
             // Without cursors one is not told what other rules take away or give.
             self.whole = false;
             return Err(End::Closed(4410, "its view is of other rules".into()));
         }
-        if let Err(fault) = taken.and_then(|()| match anew {
+        let taken = taken.and_then(|()| match anew {
             true => Err("a snapshot for a cursor that was good".to_owned()),
             false => Ok(()),
-        }) {
+        });
+        taken.map_err(|fault| {
             self.fault(fault);
-            return Err(End::Lost("a fault".into()));
-        }
-        Ok(())
+            End::Lost("a fault".into())
+        })
     }
 
     /// Falls asleep or drops off, now and then, while others write.
@@ -365,12 +354,5 @@ impl Subscriber {
             self.raw.drain(..200);
         }
         self.raw.push(line);
-    }
-}
-
-fn closed(frame: Option<CloseFrame>) -> End {
-    match frame {
-        Some(CloseFrame { code, reason }) => End::Closed(code.into(), reason.to_string()),
-        None => End::Closed(1005, String::new()),
     }
 }
