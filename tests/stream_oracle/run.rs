@@ -33,6 +33,7 @@ pub struct Counts {
     pub rules: usize,
     pub roles: usize,
     pub columns: usize,
+    pub renames: usize,
     pub ends: BTreeMap<String, usize>,
 }
 
@@ -59,7 +60,7 @@ impl World {
         let mut forms = BTreeMap::new();
         let mut options = Options::default();
         for schema in SCHEMAS {
-            let form = Form { rules: rng.below(world::variants(schema)), more: 0 };
+            let form = Form { rules: rng.below(world::variants(schema)), ..Form::default() };
             forms.insert(schema, form);
             options = options.schema(schema, world::file(schema, form));
         }
@@ -77,6 +78,17 @@ impl World {
         if rng.chance(30) {
             options = options.env("ROWCAST_OUTBOX_BYTES", "64KiB").env("ROWCAST_OUTBOX_FRAMES", 40);
             options = options.env("ROWCAST_FRAME_BYTES", "4KiB");
+        }
+        let weather =
+            Weather { few_dependants: rng.chance(12), trims: rng.chance(12), ..Weather::default() };
+        if weather.few_dependants {
+            options = options.env("ROWCAST_DEPENDANTS", 2 + rng.below(4));
+        }
+        if weather.trims {
+            options = options.env("ROWCAST_LOG_AGE", "1s");
+        }
+        if rng.chance(40) {
+            options = options.env("ROWCAST_RECENT_BYTES", "1MiB");
         }
         let server = Server::start(options);
         let admin = Person { name: "admin", id: String::new(), token: Some(server.admin_token()) };
@@ -107,7 +119,7 @@ impl World {
             forms,
             strangers: 0,
             records,
-            weather: Weather::default(),
+            weather,
             groups,
         }
     }
@@ -302,7 +314,21 @@ impl World {
                 self.admin("PUT", &path, &body);
                 counts.roles += 1;
             }
-            52..67 => {
+            52..58 => {
+                let schema = *self.rng.pick(&SCHEMAS);
+                let form = self.forms.get_mut(schema).expect("a form");
+                if form.more > 0 {
+                    // Those who read the column hear no more of it under that name.
+                    let renames = form.renames;
+                    form.renames += 1;
+                    weather.changes.fetch_add(1, Ordering::SeqCst);
+                    let rename = json!([{ "from": world::more(0, renames),
+                                          "to": world::more(0, renames + 1) }]);
+                    self.put(schema, rename);
+                    counts.renames += 1;
+                }
+            }
+            58..69 => {
                 let schema = *self.rng.pick(&SCHEMAS);
                 self.forms.get_mut(schema).expect("a form").more += 1;
                 self.apply(schema);
@@ -317,8 +343,13 @@ impl World {
     }
 
     fn apply(&self, schema: &str) {
+        self.put(schema, json!([]));
+    }
+
+    fn put(&self, schema: &str, renames: Json) {
         let file = world::file(schema, self.forms[schema]);
-        self.admin("PUT", &format!("/api/schema/{schema}"), &json!({ "schema": file }));
+        let body = json!({ "schema": file, "rename_fields": renames });
+        self.admin("PUT", &format!("/api/schema/{schema}"), &body);
     }
 
     fn admin(&self, method: &str, path: &str, body: &Json) {
@@ -339,7 +370,7 @@ impl World {
                 counts.messages += subscriber.client.heard.len();
                 counts.resumes += std::mem::take(&mut subscriber.resumes);
                 for end in &subscriber.ends {
-                    let end: String = end.chars().take(28).collect();
+                    let end: String = end.chars().take(40).collect();
                     *counts.ends.entry(end).or_default() += 1;
                 }
                 // Without cursors, one whose rules changed is not told what it lost by that.

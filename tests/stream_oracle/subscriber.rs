@@ -23,11 +23,22 @@ pub struct Weather {
     pub changes: AtomicU64,
     /// The server is being started: nobody can connect.
     pub down: AtomicBool,
+    /// Commits that concern more than a few records end those who are told transitions.
+    pub few_dependants: bool,
+    /// The log is trimmed early: who is away too long finds its cursor gone.
+    pub trims: bool,
 }
 
 impl Weather {
     fn target(&self) -> Option<u64> {
         Some(self.target.load(Ordering::SeqCst)).filter(|target| *target > 0)
+    }
+
+    /// Whether an end has to be expected in this world.
+    fn excuses(&self, told: &Told, code: u16, reason: &str) -> bool {
+        code == 4410
+            && (self.few_dependants && told.transitions && reason.contains("take a snapshot")
+                || self.trims && reason.contains("older than the log keeps"))
     }
 
     fn get(counter: &AtomicU64) -> u64 {
@@ -75,6 +86,8 @@ pub struct Subscriber {
     pinged: bool,
     ponged: bool,
     attempts: u32,
+    /// Its cursor was, since the last quiet point.
+    refused: bool,
 }
 
 impl Subscriber {
@@ -98,6 +111,7 @@ impl Subscriber {
             pinged: false,
             ponged: false,
             attempts: 0,
+            refused: false,
         }
     }
 
@@ -115,6 +129,7 @@ impl Subscriber {
         self.client.heard.clear();
         self.whole = !self.is_off();
         (self.pinged, self.ponged, self.asleep) = (false, false, None);
+        self.refused = false;
         self.changes = Weather::get(&weather.changes);
         self.ends.clear();
     }
@@ -272,7 +287,9 @@ impl Subscriber {
     }
 
     fn judge(&mut self, taken: Result<(), String>, weather: &Weather) -> Result<(), End> {
-        let anew = std::mem::take(&mut self.client.restarts) > 0 && !self.unsettled(weather);
+        let anew = std::mem::take(&mut self.client.restarts) > 0
+            && !self.unsettled(weather)
+            && !weather.trims;
         if taken.is_err() && !self.told.cursors && self.unsettled(weather) {
             // Without cursors one is not told what other rules take away or give.
             self.whole = false;
@@ -337,7 +354,14 @@ impl Subscriber {
                 }
             }
             End::Closed(4429, _) if resumes => self.state = State::Away(soon),
-            End::Closed(code @ (4400 | 4401 | 4403 | 4410), _) if changed => {
+            End::Closed(4410, _) if resumes && changed && !self.refused => {
+                // Perhaps what changed is none of its concern: a rename, for instance.
+                self.refused = true;
+                self.state = State::Away(soon);
+            }
+            End::Closed(code @ (4400 | 4401 | 4403 | 4410), reason)
+                if changed || weather.excuses(&self.told, code, &reason) =>
+            {
                 self.whole = false;
                 // A snapshot is what is left to do; where even that is refused, nothing is.
                 if self.told.snapshot && code == 4410 {

@@ -158,6 +158,7 @@ impl Wire {
 impl Events {
     fn read(&mut self) -> Result<Option<Incoming>, End> {
         loop {
+            self.unchunk()?;
             while let Some(event) = self.event() {
                 if let Some(message) = read_event(&event)? {
                     return Ok(Some(Incoming::Message(message)));
@@ -170,7 +171,6 @@ impl Events {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(lost(error)),
             }
-            self.unchunk()?;
         }
     }
 

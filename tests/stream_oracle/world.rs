@@ -11,10 +11,17 @@ pub const SCHEMAS: [&str; 4] = ["item", "group", "person", "tag"];
 pub struct Form {
     pub rules: usize,
     pub more: usize,
+    /// How often the first of them was renamed.
+    pub renames: usize,
 }
 
 /// Names of columns that are added while the server runs begin so.
 pub const MORE: &str = "more_";
+
+/// The name of an added column after so many renames.
+pub fn more(number: usize, renames: usize) -> String {
+    if number == 0 { format!("{MORE}0_{renames}") } else { format!("{MORE}{number}") }
+}
 
 fn field(name: &str, ty: &str) -> Json {
     json!({ "name": name, "label": name, "type": ty, "optional": true, "sortable": true })
@@ -71,7 +78,7 @@ pub fn file(schema: &str, form: Form) -> Json {
             relation("items", "item", "tags", "m2m", false),
         ],
     };
-    fields.extend((0..form.more).map(|number| field(&format!("{MORE}{number}"), "int")));
+    fields.extend((0..form.more).map(|number| field(&more(number, form.renames), "int")));
     let label = if schema == "item" { "title" } else { "name" };
     json!({
         "name": schema, "namespace": format!("{schema}_rows"), "label_field": label,
