@@ -129,6 +129,7 @@ struct Inner {
     shared: Arc<Shared>,
     writes: Arc<Line<Task>>,
     reads: Arc<Line<ReadTask>>,
+    /// The readers', and last the writer's.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Let go of after the threads have ended.
     _lock: lock::DirLock,
@@ -289,16 +290,21 @@ impl Drop for Abandon {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.writes.close();
-        self.reads.close();
-        let threads =
+        let mut threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        let writer = threads.pop();
+        let join = |thread: JoinHandle<()>| {
             // The last handle may have gone with a job, on one of these threads.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }
-        }
+        };
+        self.reads.close();
+        threads.into_iter().for_each(join);
+        // Last and alone: of connections that close at once, none moves the write-ahead log into
+        // the file and takes it away.
+        self.writes.close();
+        writer.into_iter().for_each(join);
     }
 }
 

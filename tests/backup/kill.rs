@@ -5,10 +5,10 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rowcast::store::Mark;
 use rowcast::store::backup::{self, Progress};
-use rowcast::store::{Mark, Options};
 
-use crate::common::rowcast;
+use crate::common::{Options, Server, rowcast};
 use crate::names;
 use crate::support::*;
 use crate::whole::examine;
@@ -25,7 +25,7 @@ impl World {
     fn new(blogs: usize) -> World {
         let dir = tempfile::tempdir().unwrap();
         let made = dir.path().join("made");
-        let (store, _) = open(Options::new(&made));
+        let (store, _) = open(rowcast::store::Options::new(&made));
         store.write_blocking(|tx| tx.user(1)).unwrap();
         let write = |count: usize| {
             for _ in 0..count.div_ceil(50) {
@@ -195,4 +195,36 @@ fn a_killed_backup_is_whole_or_not_there() {
     assert!(without > 0);
     assert!(!names(world.dir.path()).iter().any(|name| name.ends_with(".part")));
     assert_eq!(examine(&data), world.old);
+}
+
+/// Who asked a running server for a backup and left: the server stops, and leaves nothing behind.
+#[test]
+fn a_server_gives_a_backup_up_when_nobody_waits() {
+    let note = r#"{"name":"note","namespace":"notes","label_field":"text",
+        "fields":[{"name":"text","label":"Text","type":"text"}]}"#;
+    let server = Server::start(Options::default().schema("note", note));
+    let token = server.admin_token();
+    let body = serde_json::json!({"text": "x".repeat(900_000)});
+    for _ in 0..30 {
+        let made = server.request("POST", "/api/content/note", Some(&token), Some(&body));
+        assert_eq!(made.0, 200);
+    }
+    let dir = server.dir.path();
+    let mut time = Duration::from_millis(5);
+    // One that comes while a former one is being given up is refused, and comes again.
+    while !(killed_after(dir, &["backup", "file", "--force"], time) && dir.join("file").exists()) {
+        server.until("the server to stop", || (!dir.join(".file.part").exists()).then_some(()));
+        time += time / 3;
+    }
+    // And the next one is not in the way of a former one.
+    server.until("a backup", || {
+        let done = rowcast(dir).args(["backup", "file", "--force"]).output().unwrap();
+        let err = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success() || err.contains("another backup"), "{err}");
+        done.status.success().then_some(())
+    });
+    let progress = Arc::new(Progress::default());
+    let fresh = dir.join("fresh");
+    let restored = backup::restore::restore(&fresh, &dir.join("file"), false, &progress).unwrap();
+    assert_eq!(restored.contents.records, 30);
 }

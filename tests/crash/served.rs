@@ -248,3 +248,33 @@ fn refused(dir: &Path) -> String {
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// The place of a backup is full: told with its name, nothing left there, and the server goes on.
+#[test]
+fn a_backup_to_a_full_disk_leaves_nothing() {
+    let mount = "mkdir -p data small && mount -t tmpfs -o size=200k,mode=700 tmpfs small || exit";
+    let Some(through) = through(mount, true) else { return };
+    let mut server = Server::start(options(through));
+    let token = server.admin_token();
+    for _ in 0..5 {
+        assert_eq!(create(&server, &token, &"x".repeat(100_000)).status, 200);
+    }
+    let backup = |to: &str| {
+        let output =
+            rowcast(server.dir.path()).args(["backup", to]).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // The server writes it, where the folder is another file system.
+    let (code, err) = backup("small/file");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("small/.file.part: the disk is full"), "{err}");
+    let inside = PathBuf::from(format!("/proc/{}/root", server.pid()))
+        .join(server.dir.path().strip_prefix("/").expect("absolute"))
+        .join("small");
+    if let Ok(left) = std::fs::read_dir(inside) {
+        assert_eq!(left.count(), 0);
+    }
+    assert_eq!(create(&server, &token, "more").status, 200);
+    assert_eq!(backup("file"), (Some(0), String::new()));
+    assert_eq!(server.terminate(), Some(0), "{}", server.log());
+}
