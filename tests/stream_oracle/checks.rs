@@ -129,3 +129,29 @@ pub fn watched(control: &[Heard], watcher: &[Heard], watch: &str) -> Result<(), 
         )),
     }
 }
+
+/// Without transitions one hears of the same records, less those that came, went or changed through
+/// others, and an `enter` as an update.
+pub fn within(control: &[Heard], moving: &[Heard]) -> Result<(), String> {
+    let mut all = singles(moving, |message| message.event != "leave");
+    for single in &mut all {
+        if single.1 == "enter" {
+            single.1 = "update".to_owned();
+        }
+    }
+    let heard = singles(control, |_| true);
+    let mut left = all.iter();
+    for single in heard.iter().map(Some).chain([None]) {
+        loop {
+            match left.next() {
+                other if other == single => break,
+                Some(other) if other.1 == "update" => {}
+                Some(other) => {
+                    return Err(format!("without transitions nothing was heard of {other:?}"));
+                }
+                None => return Err(format!("with transitions nothing was heard of {single:?}")),
+            }
+        }
+    }
+    Ok(())
+}

@@ -107,6 +107,10 @@ impl World {
         );
         let editor = roles["data"]["items"][0]["id"].as_str().expect("the role").to_owned();
         let (address, records) = (server.address, Records::default());
+        if rng.chance(20) {
+            // Readers who sleep have their pipes filled.
+            records.weight.store(8_000, Ordering::Relaxed);
+        }
         writers::furnish(&mut rng, address, &people[0], &records);
         let groups = (0..5).map(|_| Vec::new()).collect();
         World {
@@ -269,10 +273,9 @@ impl World {
             for mut hand in hands {
                 scope.spawn(move || drive(&mut hand, address, people, weather));
             }
-            let misfortune = self.rng.below(100);
-            if misfortune < 75 {
-                std::thread::sleep(time.mul_f64(0.2 + self.rng.below(60) as f64 / 100.0));
-                self.misfortune(misfortune, weather, counts);
+            for _ in 0..self.rng.below(4) {
+                std::thread::sleep(time.mul_f64(0.1 + self.rng.below(30) as f64 / 100.0));
+                self.misfortune(weather, counts);
             }
             for task in tasks {
                 match task.join().expect("a writer") {
@@ -288,16 +291,20 @@ impl World {
         (self.groups, self.records, self.weather) = (groups, records, weather);
     }
 
-    fn misfortune(&mut self, which: usize, weather: &Weather, counts: &mut Counts) {
-        match which {
-            0..25 => {
+    fn misfortune(&mut self, weather: &Weather, counts: &mut Counts) {
+        match self.rng.below(100) {
+            0..30 => {
                 weather.down.store(true, Ordering::SeqCst);
                 weather.kills.fetch_add(1, Ordering::SeqCst);
+                if self.rng.chance(30) {
+                    // In an orderly way, for once.
+                    self.server.terminate();
+                }
                 self.server.restart();
                 weather.down.store(false, Ordering::SeqCst);
                 counts.kills += 1;
             }
-            25..40 => {
+            30..40 => {
                 let schema = *self.rng.pick(&SCHEMAS);
                 let rules = self.rng.below(world::variants(schema));
                 self.forms.get_mut(schema).expect("a form").rules = rules;
@@ -305,7 +312,7 @@ impl World {
                 self.apply(schema);
                 counts.rules += 1;
             }
-            40..52 => {
+            40..50 => {
                 let who = 1 + self.rng.below(2);
                 let change = if self.rng.chance(50) { "$add" } else { "$clear" };
                 let body = json!({ "roles": { change: [{ "id": self.editor }] } });
@@ -314,7 +321,7 @@ impl World {
                 self.admin("PUT", &path, &body);
                 counts.roles += 1;
             }
-            52..58 => {
+            50..58 => {
                 let schema = *self.rng.pick(&SCHEMAS);
                 let form = self.forms.get_mut(schema).expect("a form");
                 if form.more > 0 {
@@ -461,6 +468,12 @@ fn compare(group: &mut [Subscriber], counts: &mut Counts) {
         found.filter(|one| one.whole && one.faults.is_empty()).map(|one| one.client.heard.clone())
     };
     let (control, moving) = (heard(group, " control"), heard(group, " moving"));
+    if let (Some(control), Some(moving)) = (&control, &moving)
+        && let Err(fault) = checks::within(control, moving)
+        && let Some(first) = group.first_mut()
+    {
+        first.fault(fault);
+    }
     for other in group.iter_mut().filter(|one| one.whole && one.faults.is_empty()) {
         let (told, heard) = (other.told.clone(), &other.client.heard);
         let basis = if told.transitions { &moving } else { &control };

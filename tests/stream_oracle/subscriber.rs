@@ -336,7 +336,7 @@ impl Subscriber {
         match end {
             _ if !self.faults.is_empty() => {}
             // Who does not read does not answer pings either.
-            End::Lost(_) | End::Closed(1001 | 1006, _) if killed || self.manner.slow => {
+            End::Lost(_) | End::Closed(1001 | 4503, _) if killed || self.manner.slow => {
                 if resumes {
                     self.state = State::Away(soon);
                 }

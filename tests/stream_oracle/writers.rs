@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json, json};
@@ -17,6 +18,8 @@ use crate::world::{self, Person, SCHEMAS};
 pub struct Records {
     pub keys: Mutex<BTreeMap<&'static str, Vec<i64>>>,
     pub log: Mutex<Vec<String>>,
+    /// How long long texts are.
+    pub weight: AtomicUsize,
 }
 
 impl Records {
@@ -87,6 +90,7 @@ pub fn run(
         let answer =
             call(address, write.method, &write.path, who.token.as_deref(), write.body.as_ref());
         let shown = write.body.as_ref().map(Json::to_string).unwrap_or_default();
+        let shown = shown.replace("long ", "");
         let line = format!("{} {} {} {shown}", who.name, write.method, write.path);
         let Some((status, answer)) = answer else {
             lost += 1;
@@ -152,7 +156,7 @@ fn next(rng: &mut Rng, records: &Records) -> (&'static str, Write) {
         58..80 => put(one, links(rng, records, schema)),
         80..90 => {
             let path = format!("{base}/update?filter={}", encode(&many(rng, schema).to_string()));
-            put(path, plain(rng, schema))
+            put(path, plain(rng, records, schema))
         }
         90..92 => {
             let low = records.some(rng, schema);
@@ -163,7 +167,7 @@ fn next(rng: &mut Rng, records: &Records) -> (&'static str, Write) {
         92..95 => put(one, json!({ "$add": { counter(schema): 1 } })),
         // Sets nothing anew: an update all the same.
         95..97 => put(one, json!({})),
-        _ => put(one, plain(rng, schema)),
+        _ => put(one, plain(rng, records, schema)),
     };
     (schema, write)
 }
@@ -188,7 +192,7 @@ fn many(rng: &mut Rng, schema: &str) -> Json {
 }
 
 /// Some own fields.
-fn plain(rng: &mut Rng, schema: &str) -> Json {
+fn plain(rng: &mut Rng, records: &Records, schema: &str) -> Json {
     let mut body = Map::new();
     let counter = counter(schema);
     if rng.chance(60) {
@@ -203,7 +207,8 @@ fn plain(rng: &mut Rng, schema: &str) -> Json {
                 body.insert("title".into(), world::word(rng));
             }
             if rng.chance(15) {
-                body.insert("note".into(), json!({ "a": [rng.below(3), "ü\"\\"] }));
+                let long = "long ".repeat(records.weight.load(Ordering::Relaxed));
+                body.insert("note".into(), json!({ "a": [rng.below(3), "ü\"\\", long] }));
             }
         }
         "group" if rng.chance(60) => {
@@ -220,7 +225,7 @@ fn plain(rng: &mut Rng, schema: &str) -> Json {
 
 /// Own fields and relations, as a create or an update takes them.
 fn body(rng: &mut Rng, records: &Records, schema: &str, new: bool) -> Json {
-    let mut body = plain(rng, schema);
+    let mut body = plain(rng, records, schema);
     let one = |rng: &mut Rng, schema: &str| match rng.chance(20) {
         true => Json::Null,
         false => json!({ "id": records.some(rng, schema) }),
