@@ -137,7 +137,7 @@ fn killed_after(dir: &Path, args: &[&str], time: Duration) -> bool {
 
 #[test]
 fn a_killed_restore_leaves_the_old_store_or_the_new_one() {
-    let world = World::new(3_000);
+    let world = World::new(1_500);
     let (mut old, mut new) = (0, 0);
     let mut time = Duration::from_millis(2);
     for _ in 0..40 {
@@ -163,7 +163,7 @@ fn a_killed_restore_leaves_the_old_store_or_the_new_one() {
         if ended {
             break;
         }
-        time += time / 6 + Duration::from_millis(2);
+        time += time / 4 + Duration::from_millis(2);
     }
     eprintln!("killed: {old} left the old store, {new} the new one");
     assert!(old > 0 && new > 0);
@@ -171,7 +171,7 @@ fn a_killed_restore_leaves_the_old_store_or_the_new_one() {
 
 #[test]
 fn a_killed_backup_is_whole_or_not_there() {
-    let world = World::new(3_000);
+    let world = World::new(1_500);
     let data = world.data("data");
     let (mut without, mut ended) = (0, false);
     let mut time = Duration::from_millis(2);
@@ -190,7 +190,7 @@ fn a_killed_backup_is_whole_or_not_there() {
             assert!(!ended);
             without += 1;
         }
-        time += time / 6 + Duration::from_millis(2);
+        time += time / 4 + Duration::from_millis(2);
     }
     assert!(without > 0);
     assert!(!names(world.dir.path()).iter().any(|name| name.ends_with(".part")));

@@ -2,7 +2,7 @@
 //!
 //! The new store is made whole beside the old one, checked and synced; one renaming then decides.
 //! Before it the old store is what is there, after it the new one is: whoever opens the directory
-//! next finishes what is left to do ([`finish`]), so that a crash at any moment leaves either.
+//! next finishes what is left to do (`finish`), so that a crash at any moment leaves either.
 
 use std::fs;
 use std::path::{Path, PathBuf};
