@@ -14,3 +14,5 @@ mod refused;
 mod related;
 #[path = "resume/storm.rs"]
 mod storm;
+#[path = "resume/waiting.rs"]
+mod waiting;

@@ -20,7 +20,7 @@ fn refused(server: &Server, client: &mut Client, reason: &str) {
     client.connect(server);
     let (code, told) = client.closed();
     assert_eq!(code, 4410, "{told}");
-    let expected = format!("realtime.content: {reason}; oldest ");
+    let expected = format!("realtime.content: {reason}; oldest: ");
     let oldest = told.strip_prefix(&expected).unwrap_or_else(|| panic!("{told}"));
     let mut again = Client::new("schema=note", &client.token);
     again.cursor = Some(oldest.to_owned());
@@ -179,7 +179,7 @@ fn when_the_schema_was_migrated_by_more_than_additions_and_names() {
     let (code, told) = client.closed();
     assert_eq!(code, 4410, "{told}");
     assert!(
-        told.starts_with("realtime.content: schema note was migrated since; oldest "),
+        told.starts_with("realtime.content: schema note was migrated since; oldest: "),
         "{told}"
     );
     // From the migration on everything is good.
