@@ -1,7 +1,7 @@
 //! What a commit carries beside its changes: the related rows that somebody reads, and the records
 //! that read what it touched. One for the writer and for replays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use crate::model::change::{Change, Op, Row};
 use crate::model::related::{Dependants, Key, Paths, RelatedRows, RelatedSet, Want};
 use crate::model::schema::{Schema, SchemaId};
 
-use super::dependants::{ByRecord, Finder, Records};
+use super::dependants::{ByRecord, Finder, Records, concerns};
 use super::related::gather;
 use super::view::{Budget, View};
 
@@ -64,11 +64,12 @@ pub(crate) fn related(
     if want.is_empty() || changes.is_empty() {
         return Ok(both);
     }
-    let touched = ByRecord::new(changes);
-    let own =
-        sides.schemas(&want.paths).filter(|(schema, _)| touched.of(schema.id).next().is_some());
+    let touched: HashSet<SchemaId> = changes.iter().map(|change| change.schema).collect();
+    let own = sides.schemas(&want.paths).filter(|(schema, _)| touched.contains(&schema.id));
     let own: Vec<_> = own.collect();
-    let back: Vec<_> = sides.schemas(&want.dependants).collect();
+    let back = sides.schemas(&want.dependants);
+    let back = back.filter(|(schema, paths)| concerns(sides.catalog, schema, paths, &touched));
+    let back: Vec<_> = back.collect();
     let mut left = own.len() + back.len();
     let mut next = || {
         (sides.turn)(left);
@@ -94,6 +95,8 @@ pub(crate) fn related(
             Err(error) => return Err(error),
         }
     }
+    // Most commits concern nobody else.
+    let touched = ByRecord::new(if back.is_empty() { &[] } else { changes });
     for (schema, paths) in back {
         next();
         sides.dependants(schema, paths, want.paths.get(&schema.id), &touched, &mut both)?;

@@ -5,7 +5,7 @@
 //! state, the one after the commit, is enough to look in: whatever led to the record before and
 //! does not now is a link or key that the commit touched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -17,6 +17,28 @@ use crate::model::value::Value;
 
 use super::related::schema;
 use super::view::{Budget, View, too_many};
+
+/// Whether a commit that touched records of these schemas can concern others of `from` that read
+/// through `paths`.
+pub(crate) fn concerns(
+    catalog: &Catalog,
+    from: &Schema,
+    paths: &Paths,
+    touched: &HashSet<SchemaId>,
+) -> bool {
+    paths.0.iter().any(|(name, deeper)| {
+        let relation = from.relation(name).map(|index| &from.relations[index]);
+        relation.is_some_and(|relation| {
+            let link = match relation.shape {
+                Shape::Link { junction, .. } => touched.contains(&junction),
+                _ => false,
+            };
+            let target = || catalog.get(relation.target);
+            link || touched.contains(&relation.target)
+                || target().is_some_and(|target| concerns(catalog, target, deeper, touched))
+        })
+    })
+}
 
 /// A commit's changes by record.
 pub(crate) struct ByRecord<'a>(HashMap<SchemaId, HashMap<Key, &'a Change>>);
@@ -32,7 +54,7 @@ impl<'a> ByRecord<'a> {
         ByRecord(by)
     }
 
-    pub(crate) fn of(&self, schema: SchemaId) -> impl Iterator<Item = (&Key, &'a Change)> {
+    fn of(&self, schema: SchemaId) -> impl Iterator<Item = (&Key, &'a Change)> {
         self.0.get(&schema).into_iter().flatten().map(|(key, change)| (key, *change))
     }
 

@@ -130,8 +130,7 @@ fn additions_and_new_names_leave_the_log_readable() {
     // A schema's.
     let category = CATEGORY
         .replace("\"name\":\"category\"", "\"name\":\"topic\"")
-        .replace("\"schema\":\"category\"", "\"schema\":\"topic\"")
-        .replace("\"field\":\"category\"", "\"field\":\"category\"");
+        .replace("\"schema\":\"category\"", "\"schema\":\"topic\"");
     let blog = blog.replace("\"schema\":\"category\"", "\"schema\":\"topic\"");
     let mut new_name = how.clone();
     new_name.schemas.insert("topic".into(), "category".into());

@@ -29,7 +29,7 @@ async fn one(store: &Store, n: u64) {
         let lot = n.wrapping_mul(6_364_136_223_846_793_005) >> 20;
         let category = (lot % CATEGORIES + 1) as i64;
         let name = text(&format!("number {n}"));
-        if n % 500 == 0 {
+        if n.is_multiple_of(500) {
             return tx.set("category", category, &[("name", name)]);
         }
         let blog = (lot / CATEGORIES % BLOGS + 1) as i64;
