@@ -3,6 +3,7 @@
 //! 1,000 subscribers share 20 plans; every plan matches. Aim: 30 us for one record, on one core.
 //! Draining the outboxes is not counted: that is the sockets' work.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use rowcast::dialects::fastschema::realtime::Native;
 use rowcast::limits::Limits;
 use rowcast::live::fanout::Fanout;
 use rowcast::live::registry::{Listener, Mode, Registry};
-use rowcast::live::{Close, Frame, Outbox, Request};
+use rowcast::live::{Close, Frame, Outbox, Request, Start, Told};
 use rowcast::model::catalog::Catalog;
 use rowcast::model::change::{Change, Commit, Op, Row};
 use rowcast::model::related::RelatedRows;
@@ -52,10 +53,12 @@ struct Stage {
     schema: Arc<Schema>,
     registry: Registry,
     outboxes: Vec<Arc<Outbox>>,
+    /// Of the newest commit: who has cursors hears none twice.
+    position: Cell<u64>,
 }
 
-/// `select` of the n-th plan.
-fn stage(select: impl Fn(u64) -> Option<String>) -> Stage {
+/// `select` of the n-th plan; `told` says how all are told.
+fn stage(select: impl Fn(u64) -> Option<String>, told: fn(&mut Request)) -> Stage {
     let catalog = catalog();
     let limits = Limits::default();
     let schema = catalog.named("earthquake").expect("the schema").clone();
@@ -71,7 +74,8 @@ fn stage(select: impl Fn(u64) -> Option<String>) -> Stage {
         };
         let principal = Arc::new(Principal::owner());
         let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a good question");
-        let request = Request::new(ask, Arc::new(Native), principal);
+        let mut request = Request::new(ask, Arc::new(Native), principal);
+        told(&mut request);
         let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
         outboxes.push(outbox.clone());
         let mode = Mode::of(&request, &plan);
@@ -80,7 +84,7 @@ fn stage(select: impl Fn(u64) -> Option<String>) -> Stage {
         registry.attach(id, listener);
     }
     assert_eq!(registry.plans().count(), PLANS as usize);
-    Stage { schema, registry, outboxes }
+    Stage { schema, registry, outboxes, position: Cell::new(0) }
 }
 
 fn commit(schema: &Schema, records: i64) -> Commit {
@@ -121,7 +125,8 @@ fn tell(stage: &Stage, commit: &mut Commit, rounds: u64) -> Duration {
     let mut drained: VecDeque<Frame> = VecDeque::new();
     let mut time = Duration::ZERO;
     for _ in 0..rounds {
-        commit.position += 1;
+        stage.position.set(stage.position.get() + 1);
+        commit.position = stage.position.get();
         let start = Instant::now();
         black_box(fanout.tell(&stage.registry, commit));
         time += start.elapsed();
@@ -136,16 +141,23 @@ fn tell(stage: &Stage, commit: &mut Commit, rounds: u64) -> Duration {
 
 fn fanout(c: &mut Criterion) {
     let mut group = c.benchmark_group("fanout: 1,000 subscribers, 20 plans");
-    for (name, select) in [
-        ("one projection", (|_| None) as fn(u64) -> Option<String>),
-        ("a projection each", |n| {
-            // 20 sets of fields, each of three or more.
-            let names = ["place", "magnitude", "depth", "status", "felt"];
-            let chosen = names.iter().enumerate().filter(|(at, _)| (n + 7) & (1 << at) != 0);
-            Some(chosen.map(|(_, name)| *name).collect::<Vec<_>>().join(","))
-        }),
+    // 20 sets of fields, each of three or more.
+    let each = |n| {
+        let names = ["place", "magnitude", "depth", "status", "felt"];
+        let chosen = names.iter().enumerate().filter(|(at, _)| (n + 7) & (1 << at) != 0);
+        Some(chosen.map(|(_, name)| *name).collect::<Vec<_>>().join(","))
+    };
+    let cursors: fn(&mut Request) = |request| request.start = Start::Now;
+    let all: fn(&mut Request) = |request| {
+        request.start = Start::Now;
+        request.told = Told { transitions: true, changes: true };
+    };
+    for (name, stage) in [
+        ("one projection", stage(|_| None, |_| {})),
+        ("a projection each", stage(each, |_| {})),
+        ("a projection each, cursors", stage(each, cursors)),
+        ("a projection each, cursors, transitions, changes", stage(each, all)),
     ] {
-        let stage = stage(select);
         let mut one = commit(&stage.schema, 1);
         group.bench_function(format!("{name}, 1 record"), |b| {
             b.iter_custom(|rounds| tell(&stage, &mut one, rounds));
