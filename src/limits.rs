@@ -138,7 +138,7 @@ bounds! {
     dependants: usize = 10_000, 0 => 10_000_000;
     /// Longest `wait` of a poll for changes.
     poll_time: Duration = seconds(60), Duration::ZERO => seconds(600);
-    /// A WebSocket that takes no byte for so long is ended.
+    /// A WebSocket or event stream that takes no byte for so long is ended.
     write_time: Duration = seconds(30), Duration::from_millis(100) => seconds(3600);
     /// How long a WebSocket's closing handshake may take.
     close_time: Duration = seconds(2), Duration::from_millis(100) => seconds(60);

@@ -87,8 +87,12 @@ impl Encode for Pages {
         Bytes::new()
     }
 
+    /// The detail is a line of its own.
     fn close(&self, error: &Error) -> Close {
-        Close::new(error.close_code(), error.message.as_str())
+        match &error.detail {
+            Some(detail) => Close::new(error.close_code(), format!("{}\n{detail}", error.message)),
+            None => Close::new(error.close_code(), error.message.as_str()),
+        }
     }
 }
 
@@ -112,7 +116,10 @@ pub fn refusal(close: &Close) -> Error {
         1001 | 4408 => Kind::Unavailable,
         _ => Kind::Internal,
     };
-    Error::new(kind, &*close.reason)
+    match close.reason.split_once('\n') {
+        Some((message, detail)) => Error::new(kind, message).detail(detail),
+        None => Error::new(kind, &*close.reason),
+    }
 }
 
 /// An answer being collected: whole commits only.
@@ -303,6 +310,17 @@ mod tests {
         let expected =
             serde_json::json!({"events": [], "next": cursor(7).to_string(), "complete": true});
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn an_end_is_answered_as_it_was_meant() {
+        let gone = Error::new(Kind::Gone, "cursor is older than the log keeps").detail("abc");
+        let told = refusal(&Pages.close(&gone));
+        assert_eq!((told.status(), &*told.message), (410, "cursor is older than the log keeps"));
+        assert_eq!(told.detail.as_deref(), Some("abc"));
+        let told = refusal(&Pages.close(&Error::unauthorized("the token has expired")));
+        assert_eq!((told.status(), told.detail), (401, None));
+        assert_eq!(refusal(&Close::new(1001, "bye")).status(), 503);
     }
 
     #[test]
