@@ -310,7 +310,9 @@ fn print(lines: Vec<String>, left: &mut u64) -> bool {
         if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
             return false;
         }
-        *left -= 1;
+        if !lines::is_position(&line) {
+            *left -= 1;
+        }
         if *left == 0 {
             return false;
         }

@@ -128,6 +128,12 @@ fn it_goes_on_where_it_was_when_the_server_comes_back() {
     let (code, err) = again.ended();
     assert_eq!((code, err.as_str()), (0, ""));
 
+    // Positions are no messages.
+    let args = ["blog", "--cursor", "--since", &first, "--count", "1"];
+    let mut one = Following::start(&dir, &args, &[]);
+    while one.next()["event"] != "create" {}
+    assert_eq!(one.ended().0, 0);
+
     // It ends where the server does not come back in time, and says from where to go on.
     let mut short = Following::start(&dir, &["blog", "--cursor", "--retry", "1s"], &[]);
     let last = position(&mut short);

@@ -28,6 +28,11 @@ pub struct Lines {
     in_snapshot: bool,
 }
 
+/// Whether a line tells a position alone, which is no message of a commit.
+pub fn is_position(line: &str) -> bool {
+    line.starts_with(r#"{"event":"position""#)
+}
+
 impl Lines {
     /// `cursor`: where the stream begins, if that is known.
     pub fn new(with_cursors: bool, cursor: Option<String>) -> Self {
@@ -99,6 +104,7 @@ mod tests {
         let position = r#"{"event":"position","cursor":"a"}"#;
         assert_eq!(lines.take(position), [position]);
         assert_eq!(lines.take(two), [two]);
+        assert!(is_position(position) && !is_position(two));
     }
 
     #[test]
