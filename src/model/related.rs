@@ -142,7 +142,9 @@ pub struct Dependants {
     /// record once, by schema and primary key.
     pub changes: Vec<Change>,
     /// Indexes into `changes`, by the schema of the dependants and the first relation of the path
-    /// they read through. `None`: they are more than `Limits::dependants`, and none is listed.
+    /// they read through; relations through which there are none are left out. `None`: they, or
+    /// the records between, are more than `Limits::dependants`, or it took too long or too much to
+    /// gather them, and none is listed.
     pub by: HashMap<(SchemaId, Arc<str>), Option<Vec<usize>>>,
 }
 
