@@ -170,6 +170,10 @@ impl World {
                 continue;
             };
             for subscriber in &mut self.groups[at] {
+                let blind = !subscriber.told.cursors && subscriber.unsettled(&self.weather);
+                if blind && subscriber.told.transitions {
+                    subscriber.client.view = listed.clone();
+                }
                 if subscriber.is_off() {
                     subscriber.start(self.address, &self.people, &self.weather);
                     if subscriber.told.transitions && !subscriber.told.snapshot {
