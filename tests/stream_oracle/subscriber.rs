@@ -88,6 +88,9 @@ pub struct Subscriber {
     attempts: u32,
     /// Its cursor was, since the last quiet point.
     refused: bool,
+    /// When it was last read, and whether that ever was too long ago to answer pings.
+    listened: Instant,
+    neglected: bool,
 }
 
 impl Subscriber {
@@ -112,6 +115,8 @@ impl Subscriber {
             ponged: false,
             attempts: 0,
             refused: false,
+            listened: Instant::now(),
+            neglected: false,
         }
     }
 
@@ -222,6 +227,7 @@ impl Subscriber {
         let line = format!("-- connects: {query}&since={}", since.as_deref().unwrap_or_default());
         self.raw(line);
         let wire = Wire::connect(by, address, query, since.as_deref(), who.token.as_deref())?;
+        (self.listened, self.neglected) = (Instant::now(), false);
         self.resumes += usize::from(self.attempts > 0);
         self.attempts += 1;
         Ok(wire)
@@ -251,6 +257,8 @@ impl Subscriber {
 
     fn listen(&mut self, wire: &mut Wire, weather: &Weather) -> Result<bool, End> {
         let hurry = weather.target().is_some();
+        self.neglected |= self.listened.elapsed() > Duration::from_millis(800);
+        self.listened = Instant::now();
         if let Some(until) = self.asleep {
             if Instant::now() < until && !hurry {
                 return Ok(false);
@@ -335,8 +343,10 @@ impl Subscriber {
         }
         match end {
             _ if !self.faults.is_empty() => {}
-            // Who does not read does not answer pings either.
-            End::Lost(_) | End::Closed(1001 | 4503, _) if killed || self.manner.slow => {
+            // Who does not read, or has no turn to, does not answer pings either.
+            End::Lost(_) | End::Closed(1001 | 4503, _)
+                if killed || self.manner.slow || self.neglected =>
+            {
                 if resumes {
                     self.state = State::Away(soon);
                 }
