@@ -35,6 +35,8 @@ pub(super) struct Missed {
     pub(super) catalog: Option<Arc<Catalog>>,
     /// All schemas whose subscriptions ended at one of them.
     pub(super) broken: Vec<SchemaId>,
+    /// How many they are.
+    commits: usize,
 }
 
 impl Missed {
@@ -44,6 +46,7 @@ impl Missed {
             Item::Commit(commit) => {
                 let Commit { position, stamp, time, .. } = **commit;
                 self.last = Mark { position, stamp, time };
+                self.commits += 1;
                 for notice in &commit.notices {
                     if let Notice::Catalog { catalog, broken } = notice {
                         self.catalog = Some(catalog.clone());
@@ -53,6 +56,7 @@ impl Missed {
             }
             Item::Missed(missed) => {
                 self.last = missed.last;
+                self.commits += missed.commits;
                 self.catalog = missed.catalog.clone().or(self.catalog.take());
                 self.broken.extend(&missed.broken);
             }
@@ -202,11 +206,16 @@ impl Queue {
         self.more.notify_one();
     }
 
-    /// Commits that wait, and their bytes, the one at work included.
+    /// Commits that wait, those that were dropped included, and the bytes of those in memory, the
+    /// one at work included.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
-        let commits = state.items.iter().filter(|item| matches!(item, Item::Commit(_))).count();
-        (commits, state.bytes)
+        let commits = state.items.iter().map(|item| match item {
+            Item::Commit(_) => 1,
+            Item::Missed(missed) => missed.commits,
+            Item::Command(_) => 0,
+        });
+        (commits.sum(), state.bytes)
     }
 }
 

@@ -4,8 +4,10 @@
 //! already (header included) and go to the socket as they are, so a subscriber costs no copy.
 //! What tungstenite has to say is put between them, never into one.
 
+mod inbound;
+
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +20,8 @@ use hyper_tungstenite::tungstenite::{Error, Message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use inbound::{Inbound, PONG_BYTES, Pipe};
+
 use crate::limits::Limits;
 use crate::live::outbox::TOO_SLOW;
 use crate::live::{Close, Frame, Outbox, frame};
@@ -28,8 +32,6 @@ const READ_BYTES: usize = 4 << 10;
 /// Frames and bytes taken from the outbox at once: enough to fill a socket's buffer.
 const BATCH_FRAMES: usize = 64;
 const BATCH_BYTES: usize = 256 << 10;
-/// Answers to pings that may wait for a socket that takes nothing.
-const PONG_BYTES: usize = 1 << 10;
 /// What is read and thrown away of a client that broke the protocol, so that it gets to read why.
 const DISCARD_BYTES: usize = 1 << 20;
 /// Pings in a row that a client may leave unanswered.
@@ -57,22 +59,6 @@ pub(super) struct Wire<S> {
     next_ping: Instant,
     missed_pings: u32,
     timer: Pin<Box<Sleep>>,
-}
-
-/// What came in.
-struct Inbound {
-    /// Bytes that belong to no finished message yet.
-    unfinished: usize,
-    /// Since when there are such.
-    since: Option<Instant>,
-    too_long: bool,
-    messages: u32,
-    /// The second that `messages` counts in.
-    second: Instant,
-    /// No reading before this.
-    paused: Option<Instant>,
-    /// Frames that tungstenite answers with.
-    answers: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             ),
             io,
             outbox,
-            inbound: Inbound {
-                unfinished: read.len(),
-                since: None,
-                too_long: false,
-                messages: 0,
-                second: now,
-                paused: None,
-                answers: Vec::new(),
-            },
+            inbound: Inbound::new(read.len(), now),
             out: VecDeque::new(),
             first_begun: false,
             unflushed: false,
@@ -436,49 +414,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
         }
         false
-    }
-}
-
-/// The socket as tungstenite sees it: reads come from it, writes are kept for the right moment.
-struct Pipe<'a, 'b, S> {
-    io: &'a mut S,
-    cx: &'a mut Context<'b>,
-    inbound: &'a mut Inbound,
-    /// The most bytes that an unfinished message may take, headers of fragments included.
-    most: usize,
-    came: bool,
-}
-
-impl<S: AsyncRead + Unpin> Read for Pipe<'_, '_, S> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.inbound.unfinished > self.most {
-            self.inbound.too_long = true;
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut buffer = ReadBuf::new(bytes);
-        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(())) => {
-                let read = buffer.filled().len();
-                self.inbound.unfinished += read;
-                self.came |= read > 0;
-                Ok(read)
-            }
-        }
-    }
-}
-
-impl<S> Write for Pipe<'_, '_, S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.inbound.answers.len() + bytes.len() > PONG_BYTES {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.inbound.answers.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

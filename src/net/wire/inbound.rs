@@ -1,0 +1,86 @@
+//! What a client sends, as tungstenite reads it: bounded, and answered at the right moment.
+
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+/// Answers to pings that may wait for a socket that takes nothing.
+pub(super) const PONG_BYTES: usize = 1 << 10;
+
+/// What came in.
+pub(super) struct Inbound {
+    /// Bytes that belong to no finished message yet.
+    pub(super) unfinished: usize,
+    /// Since when there are such.
+    pub(super) since: Option<Instant>,
+    pub(super) too_long: bool,
+    pub(super) messages: u32,
+    /// The second that `messages` counts in.
+    pub(super) second: Instant,
+    /// No reading before this.
+    pub(super) paused: Option<Instant>,
+    /// Frames that tungstenite answers with.
+    pub(super) answers: Vec<u8>,
+}
+
+impl Inbound {
+    /// `unfinished` bytes came with the handshake.
+    pub(super) fn new(unfinished: usize, now: Instant) -> Self {
+        Inbound {
+            unfinished,
+            since: None,
+            too_long: false,
+            messages: 0,
+            second: now,
+            paused: None,
+            answers: Vec::new(),
+        }
+    }
+}
+
+/// The socket as tungstenite sees it: reads come from it, writes are kept for the right moment.
+pub(super) struct Pipe<'a, 'b, S> {
+    pub(super) io: &'a mut S,
+    pub(super) cx: &'a mut Context<'b>,
+    pub(super) inbound: &'a mut Inbound,
+    /// The most bytes that an unfinished message may take, headers of fragments included.
+    pub(super) most: usize,
+    pub(super) came: bool,
+}
+
+impl<S: AsyncRead + Unpin> Read for Pipe<'_, '_, S> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.inbound.unfinished > self.most {
+            self.inbound.too_long = true;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut buffer = ReadBuf::new(bytes);
+        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) => {
+                let read = buffer.filled().len();
+                self.inbound.unfinished += read;
+                self.came |= read > 0;
+                Ok(read)
+            }
+        }
+    }
+}
+
+impl<S> Write for Pipe<'_, '_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.inbound.answers.len() + bytes.len() > PONG_BYTES {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.inbound.answers.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
