@@ -8,7 +8,9 @@ use serde_json::Value as Json;
 
 use crate::ask::Question;
 use crate::client::{Heard, key, plain, records};
+use crate::run::Counts;
 use crate::subscriber::Subscriber;
+use crate::wire::Kind;
 use crate::world::Person;
 use crate::writers::call;
 
@@ -66,8 +68,43 @@ pub fn view(subscriber: &mut Subscriber, listed: &Result<BTreeMap<i64, Json>, (u
     faults.into_iter().for_each(|fault| subscriber.fault(fault));
 }
 
+/// Whoever asked the same in the same way must have heard the same.
+pub fn compare(group: &mut [Subscriber], counts: &mut Counts) {
+    let heard = |group: &[Subscriber], name: &str| {
+        let found = group.iter().find(|one| one.name.ends_with(name));
+        found.filter(|one| one.whole && one.faults.is_empty()).map(|one| one.client.heard.clone())
+    };
+    let (control, moving) = (heard(group, " control"), heard(group, " moving"));
+    if let (Some(control), Some(moving)) = (&control, &moving)
+        && let Err(fault) = within(control, moving)
+        && let Some(first) = group.first_mut()
+    {
+        first.fault(fault);
+    }
+    for other in group.iter_mut().filter(|one| one.whole && one.faults.is_empty()) {
+        let (told, heard) = (other.told.clone(), &other.client.heard);
+        let basis = if told.transitions { &moving } else { &control };
+        let Some(basis) = basis.as_ref().filter(|_| !told.snapshot) else { continue };
+        let result = match (told.watch, told.event) {
+            (Some(watch), _) => watched(basis, heard, watch),
+            (None, Some(event)) => {
+                let only: Vec<_> = basis.iter().filter(|it| it.event == event).cloned().collect();
+                same(&only, heard, true)
+            }
+            (None, None) => {
+                let positions = told.cursors && other.manner.by != Kind::Polls;
+                same(basis, heard, positions)
+            }
+        };
+        counts.sequences += 1;
+        if let Err(fault) = result {
+            other.fault(fault);
+        }
+    }
+}
+
 /// Both must have heard the same; `positions` says whether both are told cursors.
-pub fn same(control: &[Heard], other: &[Heard], positions: bool) -> Result<(), String> {
+fn same(control: &[Heard], other: &[Heard], positions: bool) -> Result<(), String> {
     let shown = |heard: Option<&Heard>| heard.map_or("nothing".to_owned(), |it| format!("{it:?}"));
     for at in 0..control.len().max(other.len()) {
         let (one, two) = (control.get(at), other.get(at));
@@ -105,12 +142,12 @@ fn singles(heard: &[Heard], keep: impl Fn(&Heard) -> bool) -> Vec<Single> {
             all.push((message.position, message.event.clone(), id, plain(record)));
         }
     }
-    all.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+    all.sort_by_key(|single| (single.0, single.2));
     all
 }
 
 /// Who watches hears what the control hears, less the updates in which nothing watched changed.
-pub fn watched(control: &[Heard], watcher: &[Heard], watch: &str) -> Result<(), String> {
+fn watched(control: &[Heard], watcher: &[Heard], watch: &str) -> Result<(), String> {
     let names: Vec<&str> = watch.split(',').collect();
     let keep = |message: &Heard| {
         message.event != "update"
@@ -132,7 +169,7 @@ pub fn watched(control: &[Heard], watcher: &[Heard], watch: &str) -> Result<(), 
 
 /// Without transitions one hears of the same records, less those that came, went or changed through
 /// others, and an `enter` as an update.
-pub fn within(control: &[Heard], moving: &[Heard]) -> Result<(), String> {
+fn within(control: &[Heard], moving: &[Heard]) -> Result<(), String> {
     let mut all = singles(moving, |message| message.event != "leave");
     for single in &mut all {
         if single.1 == "enter" {

@@ -169,10 +169,10 @@ impl Client {
         message: &Json,
         cursor: Option<(String, Cursor)>,
     ) -> Result<(), String> {
-        let known = match (event, told.transitions) {
-            ("create" | "update" | "delete", _) | ("enter" | "leave", true) => true,
-            _ => false,
-        };
+        let known = matches!(
+            (event, told.transitions),
+            ("create" | "update" | "delete", _) | ("enter" | "leave", true)
+        );
         if !known || told.event.is_some_and(|only| only != event) {
             return Err(format!("an event {event} that should not be"));
         }

@@ -14,6 +14,7 @@ mod checks;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod misfortunes;
 mod rng;
 mod run;
 mod subscriber;
@@ -42,5 +43,5 @@ fn whoever_listens_holds_what_is_there() {
         }
     }
     // A test in which nothing happens would prove little.
-    assert!(counts.commits > 20 && counts.views > 0 && counts.messages > 100, "{counts:?}");
+    assert!(counts.commits > 10 && counts.views > 0 && counts.messages > 20, "{counts:?}");
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rowcast::model::cursor::Cursor;
-use serde_json::{Value as Json, json};
 
 use crate::ask::Question;
 use crate::checks;
@@ -17,7 +16,7 @@ use crate::rng::Rng;
 use crate::subscriber::{Manner, Subscriber, Weather};
 use crate::wire::Kind;
 use crate::world::{self, Form, Person, SCHEMAS};
-use crate::writers::{self, Records, call};
+use crate::writers::{self, Records};
 
 /// What came to pass, so that a run can be seen to have tried something.
 #[derive(Debug, Default)]
@@ -42,13 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     seed: u64,
-    rng: Rng,
-    server: Server,
-    address: SocketAddr,
-    people: Vec<Person>,
-    editor: String,
-    forms: BTreeMap<&'static str, Form>,
-    strangers: usize,
+    pub(crate) rng: Rng,
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+    pub(crate) people: Vec<Person>,
+    pub(crate) editor: String,
+    pub(crate) forms: BTreeMap<&'static str, Form>,
+    pub(crate) strangers: usize,
     records: Records,
     weather: Weather,
     groups: Vec<Vec<Subscriber>>,
@@ -295,81 +294,6 @@ impl World {
         (self.groups, self.records, self.weather) = (groups, records, weather);
     }
 
-    fn misfortune(&mut self, weather: &Weather, counts: &mut Counts) {
-        match self.rng.below(100) {
-            0..30 => {
-                weather.down.store(true, Ordering::SeqCst);
-                weather.kills.fetch_add(1, Ordering::SeqCst);
-                if self.rng.chance(30) {
-                    // In an orderly way, for once.
-                    self.server.terminate();
-                }
-                self.server.restart();
-                weather.down.store(false, Ordering::SeqCst);
-                counts.kills += 1;
-            }
-            30..40 => {
-                let schema = *self.rng.pick(&SCHEMAS);
-                let rules = self.rng.below(world::variants(schema));
-                self.forms.get_mut(schema).expect("a form").rules = rules;
-                weather.changes.fetch_add(1, Ordering::SeqCst);
-                self.apply(schema);
-                counts.rules += 1;
-            }
-            40..50 => {
-                let who = 1 + self.rng.below(2);
-                let change = if self.rng.chance(50) { "$add" } else { "$clear" };
-                let body = json!({ "roles": { change: [{ "id": self.editor }] } });
-                weather.changes.fetch_add(1, Ordering::SeqCst);
-                let path = format!("/api/content/user/{}", self.people[who].id);
-                self.admin("PUT", &path, &body);
-                counts.roles += 1;
-            }
-            50..58 => {
-                let schema = *self.rng.pick(&SCHEMAS);
-                let form = self.forms.get_mut(schema).expect("a form");
-                if form.more > 0 {
-                    // Those who read the column hear no more of it under that name.
-                    let renames = form.renames;
-                    form.renames += 1;
-                    weather.changes.fetch_add(1, Ordering::SeqCst);
-                    let rename = json!([{ "from": world::more(0, renames),
-                                          "to": world::more(0, renames + 1) }]);
-                    self.put(schema, rename);
-                    counts.renames += 1;
-                }
-            }
-            58..69 => {
-                let schema = *self.rng.pick(&SCHEMAS);
-                self.forms.get_mut(schema).expect("a form").more += 1;
-                self.apply(schema);
-                counts.columns += 1;
-            }
-            _ => {
-                self.strangers += 1;
-                let schema = world::stranger(self.strangers);
-                self.admin("POST", "/api/schema", &schema);
-            }
-        }
-    }
-
-    fn apply(&self, schema: &str) {
-        self.put(schema, json!([]));
-    }
-
-    fn put(&self, schema: &str, renames: Json) {
-        let file = world::file(schema, self.forms[schema]);
-        let body = json!({ "schema": file, "rename_fields": renames });
-        self.admin("PUT", &format!("/api/schema/{schema}"), &body);
-    }
-
-    fn admin(&self, method: &str, path: &str, body: &Json) {
-        let answer = call(self.address, method, path, self.people[0].token.as_deref(), Some(body));
-        if answer.as_ref().is_none_or(|(status, _)| *status != 200) {
-            self.stop(&format!("{method} {path} {body}: {answer:?}"));
-        }
-    }
-
     /// The quiet point.
     fn check(&mut self, counts: &mut Counts) {
         for at in 0..self.groups.len() {
@@ -397,7 +321,7 @@ impl World {
                     checks::view(subscriber, &listed);
                 }
             }
-            compare(group, counts);
+            checks::compare(group, counts);
         }
         let faults: Vec<String> = self
             .groups
@@ -427,7 +351,7 @@ impl World {
     }
 
     /// Ends the test with all that is known.
-    fn stop(&self, why: &str) -> ! {
+    pub fn stop(&self, why: &str) -> ! {
         let log = self.records.log.lock().map(|log| log.join("\n")).unwrap_or_default();
         let forms = &self.forms;
         let text = format!("{why}\n\n{forms:?}\n\nWRITES\n{log}\n\nSERVER\n{}", self.server.log());
@@ -461,41 +385,6 @@ fn drive(hand: &mut [&mut Subscriber], address: SocketAddr, people: &[Person], w
         }
         if !busy {
             std::thread::sleep(Duration::from_millis(4));
-        }
-    }
-}
-
-/// Whoever asked the same in the same way must have heard the same.
-fn compare(group: &mut [Subscriber], counts: &mut Counts) {
-    let heard = |group: &[Subscriber], name: &str| {
-        let found = group.iter().find(|one| one.name.ends_with(name));
-        found.filter(|one| one.whole && one.faults.is_empty()).map(|one| one.client.heard.clone())
-    };
-    let (control, moving) = (heard(group, " control"), heard(group, " moving"));
-    if let (Some(control), Some(moving)) = (&control, &moving)
-        && let Err(fault) = checks::within(control, moving)
-        && let Some(first) = group.first_mut()
-    {
-        first.fault(fault);
-    }
-    for other in group.iter_mut().filter(|one| one.whole && one.faults.is_empty()) {
-        let (told, heard) = (other.told.clone(), &other.client.heard);
-        let basis = if told.transitions { &moving } else { &control };
-        let Some(basis) = basis.as_ref().filter(|_| !told.snapshot) else { continue };
-        let result = match (told.watch, told.event) {
-            (Some(watch), _) => checks::watched(basis, heard, watch),
-            (None, Some(event)) => {
-                let only: Vec<_> = basis.iter().filter(|it| it.event == event).cloned().collect();
-                checks::same(&only, heard, true)
-            }
-            (None, None) => {
-                let positions = told.cursors && other.manner.by != Kind::Polls;
-                checks::same(basis, heard, positions)
-            }
-        };
-        counts.sequences += 1;
-        if let Err(fault) = result {
-            other.fault(fault);
         }
     }
 }
