@@ -324,8 +324,13 @@ impl Subscriber {
             self.asleep = Some(soon(&mut self.rng, 900));
         }
         let ready = self.told.snapshot || self.client.cursor.is_some();
-        if self.manner.flaky && ready && self.rng.below(200) == 0 {
+        let often = if self.told.snapshot { 50 } else { 200 };
+        if self.manner.flaky && ready && self.rng.below(often) == 0 {
             self.raw("-- dropped off".into());
+            if self.told.snapshot && self.rng.chance(60) {
+                // One that lost its memory: another snapshot while others write.
+                self.client.start_over();
+            }
             self.state = State::Away(soon(&mut self.rng, 700));
         }
     }
