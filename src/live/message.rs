@@ -68,7 +68,8 @@ pub struct Message<'a> {
     pub single: bool,
     pub records: Records<'a>,
     /// Names of the fields that this update changed, the same in all of `records`; only where the
-    /// subscription asked for them, and only for [`Event::Update`] and [`Event::Enter`].
+    /// subscription asked for them, and only for [`Event::Update`]. Where the record was not there
+    /// before for the subscriber, these are all that is shown.
     pub changed: Option<&'a [&'a str]>,
     /// The commit's cursor, in its last message, where the subscription has cursors.
     pub cursor: Option<&'a str>,

@@ -30,6 +30,18 @@ impl Body {
         fields.filter(differ).map(|(index, _)| index).collect()
     }
 
+    /// Indexes, in order, of the fields that are shown of this very record beside its primary key.
+    pub fn shown(&self, row: &Row, related: &dyn Related) -> Vec<usize> {
+        let side = self.side(&self.shape, row, related);
+        let primary = self.shape.schema.primary;
+        let shows = |(_, shown): &(usize, &Shown)| {
+            (shown.mask == ALWAYS || shown.mask & side.mask != 0)
+                && !matches!(shown.what, What::Column(slot) if slot == primary)
+        };
+        let fields = self.shape.fields.iter().enumerate();
+        fields.filter(shows).map(|(index, _)| index).collect()
+    }
+
     /// The name of the field at `index` (as [`Body::changed`] gives it); empty where there is none.
     pub fn name(&self, index: usize) -> &str {
         let schema = &self.shape.schema;

@@ -31,6 +31,8 @@ pub struct Plan {
     pub filter: Predicate,
     /// Column and whether it descends, as asked; empty where nothing was.
     pub sort: Vec<(Slot, bool)>,
+    /// The part of `filter` that the grant makes: for whom it is not TRUE, the record is not there.
+    granted: Predicate,
     /// What is shown of each record.
     pub body: Arc<Body>,
     /// What `watch` names, as it is shown; relations as their keys.
@@ -81,7 +83,8 @@ impl Plan {
         };
         let sort = narrow.sort(&schema, &sorted)?;
         let asks = asked.paths(catalog, &schema);
-        let filter = Predicate::and([asked, narrow.filter()]);
+        let granted = narrow.filter();
+        let filter = Predicate::and([asked, granted.clone()]);
 
         let wanted = select::parse(ask.select.as_deref().unwrap_or_default(), limits)?;
         let shaper = Shaper { sight: &sight, limits };
@@ -117,6 +120,7 @@ impl Plan {
             catalog: catalog.clone(),
             schema,
             filter,
+            granted,
             sort,
             body: shown,
             watch,
@@ -125,6 +129,12 @@ impl Plan {
             key: bytes.into(),
             grant: fingerprint,
         })
+    }
+
+    /// Whether the grant alone is TRUE for the row: whether there is such a record for the principal.
+    pub fn shows(&self, row: &Row, related: &dyn Related) -> bool {
+        self.granted == Predicate::ALL
+            || eval::matches(&self.granted, &self.catalog, &self.schema, row, related)
     }
 
     /// Whether filter and grant are TRUE for the row; `related` must hold [`Plan::paths`].

@@ -186,7 +186,7 @@ impl Client {
             ),
             Some(_) => return Err("changed is no list".into()),
         };
-        if changed.is_some() != (told.changes && matches!(event, "update" | "enter")) {
+        if changed.is_some() != (told.changes && event == "update") {
             return Err(format!("'changed' is {changed:?} in {event}"));
         }
         let data = message.get("data").cloned().ok_or("no data")?;

@@ -20,6 +20,8 @@ pub(super) struct Bodies {
     keys: Vec<Range<usize>>,
     /// What an update changed, as an index into `sets`. Filled only where somebody asked.
     changed: Vec<Option<usize>>,
+    /// The same for whom there was no such record before: all that is shown is new.
+    appeared: Vec<Option<usize>>,
     /// Indexes of the body's fields; each set once.
     sets: Vec<Vec<usize>>,
 }
@@ -32,6 +34,7 @@ impl Bodies {
         self.whole.resize(changes, 0..0);
         self.keys.clear();
         self.changed.clear();
+        self.appeared.clear();
         self.sets.clear();
     }
 
@@ -86,28 +89,31 @@ impl Bodies {
     }
 
     /// Looks what an update changed of what is shown, but for the column that every update sets.
-    /// `false` if the body panicked.
+    /// `hidden`: for whom there was no such record before. `false` if the body panicked.
     pub(super) fn compare(
         &mut self,
         body: &Body,
         commit: &Commit,
         at: usize,
+        hidden: bool,
         automatic: Option<&str>,
     ) -> bool {
-        self.changed.resize(self.whole.len(), None);
-        if self.changed[at].is_some() {
+        let known = if hidden { &mut self.appeared } else { &mut self.changed };
+        known.resize(self.whole.len(), None);
+        if known[at].is_some() {
             return true;
         }
         let Some(change) = find::change(commit, at) else { return true };
-        let Ok(mut set) = catch_unwind(AssertUnwindSafe(|| find::changed(commit, change, body)))
-        else {
-            return false;
+        let look = || match (hidden, &change.after) {
+            (true, Some(row)) => body.shown(row, &commit.related.after),
+            _ => find::changed(commit, change, body),
         };
+        let Ok(mut set) = catch_unwind(AssertUnwindSafe(look)) else { return false };
         set.retain(|field| Some(body.name(*field)) != automatic);
-        let known = self.sets.iter().position(|known| *known == set);
-        self.changed[at] = Some(known.unwrap_or_else(|| {
-            self.sets.push(set);
-            self.sets.len() - 1
+        let sets = &mut self.sets;
+        known[at] = Some(sets.iter().position(|known| *known == set).unwrap_or_else(|| {
+            sets.push(set);
+            sets.len() - 1
         }));
         true
     }
@@ -119,8 +125,9 @@ impl Bodies {
     }
 
     /// Equal numbers: the same fields changed.
-    pub(super) fn set(&self, at: usize) -> Option<usize> {
-        self.changed.get(at).copied().flatten()
+    pub(super) fn set(&self, at: usize, hidden: bool) -> Option<usize> {
+        let known = if hidden { &self.appeared } else { &self.changed };
+        known.get(at).copied().flatten()
     }
 
     /// The names of the fields in a set.

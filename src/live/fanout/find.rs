@@ -1,10 +1,11 @@
 //! Which plans a commit concerns, and how.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crate::live::message::Event;
 use crate::live::registry::{BodyId, Entry, PlanId, Registry};
-use crate::model::change::{Change, Commit, Op};
+use crate::model::change::{Change, Commit, Op, Row};
 use crate::model::related::Key;
 use crate::model::schema::SchemaId;
 use crate::query::{Body, Plan};
@@ -23,6 +24,9 @@ pub(super) struct Found {
     pub(super) event: Event,
     /// Whether it is told without transitions too, where `Enter` is an update.
     pub(super) plain: bool,
+    /// An update of a record that was not there before for the plan's principals. Looked at only
+    /// where some listener is told which fields changed.
+    pub(super) hidden: bool,
 }
 
 /// What is told of a commit by index: its changes, behind them its dependants.
@@ -67,7 +71,9 @@ impl Fanout {
         }
         match catch_unwind(AssertUnwindSafe(|| judge(commit, change, entry))) {
             Ok(Some((event, plain))) => {
-                self.found.push(Found { body: entry.body, plan: id, change: at, event, plain });
+                let hidden = plain && entry.names_changes() && appears(commit, change, &entry.plan);
+                let (body, plan, change) = (entry.body, id, at);
+                self.found.push(Found { body, plan, change, event, plain, hidden });
             }
             Ok(None) => {}
             Err(_) => self.fail(id, false, Fault::Failed),
@@ -112,7 +118,8 @@ impl Fanout {
                 match catch_unwind(AssertUnwindSafe(judge)) {
                     Ok(Some(event)) => {
                         let (body, plan) = (entry.body, id);
-                        self.found.push(Found { body, plan, change: at, event, plain: false });
+                        let (plain, hidden) = (false, false);
+                        self.found.push(Found { body, plan, change: at, event, plain, hidden });
                     }
                     Ok(None) => {}
                     Err(_) => self.fail(id, true, Fault::Failed),
@@ -206,9 +213,18 @@ fn judge_dependant(commit: &Commit, change: &Change, plan: &Plan) -> Option<Even
     }
 }
 
-/// Whether an update changed what the client watches; all of it where it named nothing.
+/// Whether an update changed what the client watches; all of it where it named nothing, or where
+/// the record was not there before for it.
 fn watched(commit: &Commit, change: &Change, plan: &Plan) -> bool {
-    plan.watch.as_ref().is_none_or(|watch| differs(commit, change, watch))
+    let differs = |watch| differs(commit, change, watch) || appears(commit, change, plan);
+    plan.watch.as_deref().is_none_or(differs)
+}
+
+/// Whether an update is the first that the plan's principals may see of the record. What it was
+/// before must not show, not even in that it was the same.
+fn appears(commit: &Commit, change: &Change, plan: &Plan) -> bool {
+    let hidden = |row: &Arc<Row>| !plan.shows(row, &commit.related.before);
+    change.op == Op::Update && change.before.as_ref().is_some_and(hidden)
 }
 
 fn differs(commit: &Commit, change: &Change, body: &Body) -> bool {

@@ -20,6 +20,8 @@ pub(super) struct Form {
     pub(super) single: bool,
     /// Whether they name the fields that changed.
     pub(super) named: bool,
+    /// Of records that were not there before for those who are told.
+    pub(super) hidden: bool,
 }
 
 /// How long a message may become.
@@ -113,7 +115,7 @@ impl Frames {
                 event: form.event,
                 single: form.single,
                 records: first..self.ranges.len(),
-                changed: form.named.then(|| bodies.set(some[0])),
+                changed: form.named.then(|| bodies.set(some[0], form.hidden)),
                 plain: None,
                 last: Vec::new(),
             });
@@ -190,7 +192,8 @@ fn length(form: Form, changes: &[usize], bodies: &Bodies, most: Most) -> usize {
     let mut bytes = 0;
     let fits = |at: &&usize| {
         bytes += bodies.range(form.event, **at).len() + 1;
-        bytes <= most.bytes && (!form.named || bodies.set(**at) == bodies.set(changes[0]))
+        let set = |at| bodies.set(at, form.hidden);
+        bytes <= most.bytes && (!form.named || set(**at) == set(changes[0]))
     };
     changes.iter().take(most.records).take_while(fits).count().max(1)
 }

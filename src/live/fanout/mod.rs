@@ -41,12 +41,18 @@ pub struct Fanout {
 
 /// Indexes of changes, by how they are told.
 #[derive(Default)]
-struct Lists([Vec<usize>; 6]);
+struct Lists([Vec<usize>; 8]);
 
 /// A list, and the event that tells it.
 type Part = (Event, usize);
 
+/// The list of records that were not there before.
+const HIDDEN: usize = 7;
+
 const PLAIN: [Part; 3] = [(Event::Create, 0), (Event::Update, 1), (Event::Delete, 2)];
+/// Where updates name what they changed.
+const NAMED: [Part; 4] =
+    [(Event::Create, 0), (Event::Update, 6), (Event::Update, HIDDEN), (Event::Delete, 2)];
 const TRANSITIONS: [Part; 5] = [
     (Event::Create, 0),
     (Event::Leave, 3),
@@ -61,9 +67,10 @@ impl Lists {
     }
 
     fn add(&mut self, found: &Found) {
-        let Lists([creates, updates, deletes, leaves, stays, enters]) = self;
+        let Lists([creates, updates, deletes, leaves, stays, enters, known, hidden]) = self;
         if found.plain && matches!(found.event, Event::Update | Event::Enter) {
             updates.push(found.change);
+            if found.hidden { hidden } else { known }.push(found.change);
         }
         match found.event {
             Event::Create => creates,
@@ -138,8 +145,8 @@ impl Fanout {
             let automatic = schema.updated_at.map(|slot| &*schema.columns[slot].name);
             let updates =
                 hits.iter().filter(|hit| matches!(hit.event, Event::Update | Event::Enter));
-            for hit in updates {
-                if !self.bodies.compare(body, commit, hit.change, automatic) {
+            for Found { change, hidden, .. } in updates {
+                if !self.bodies.compare(body, commit, *change, *hidden, automatic) {
                     return self.fail(plan, false, Fault::Failed);
                 }
             }
@@ -176,7 +183,11 @@ impl Fanout {
     }
 
     fn tell_group(&mut self, group: &Group, body: &Body, commit: &Commit, lists: &Lists) {
-        let parts: &[Part] = if group.mode.transitions { &TRANSITIONS } else { &PLAIN };
+        let parts: &[Part] = match (group.mode.transitions, group.mode.changes) {
+            (true, _) => &TRANSITIONS,
+            (false, false) => &PLAIN,
+            (false, true) => &NAMED,
+        };
         let encoder = &*group.encoder;
         let mut held = None;
         for &(event, list) in parts {
@@ -184,12 +195,12 @@ impl Fanout {
             if changes.is_empty() || !group.events.has(event) {
                 continue;
             }
-            let updates = matches!(event, Event::Update | Event::Enter);
             let form = Form {
                 encoder: group.encoder_id,
                 event,
                 single: group.key.is_some(),
-                named: group.mode.changes && updates,
+                named: group.mode.changes && event == Event::Update,
+                hidden: list == HIDDEN,
             };
             for message in self.frames.messages(form, changes, &self.bodies, self.most) {
                 // Which one is the last is known when there is no other.

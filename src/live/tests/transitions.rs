@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::desk::*;
 use super::world::{catalog, files};
+use crate::auth::principal::Principal;
 use crate::limits::Limits;
 use crate::live::*;
 use crate::model::related::Key;
@@ -316,11 +317,37 @@ fn changed_fields_are_named() {
     assert_eq!(
         brief(&told),
         [
-            json!(["enter", [3], ["views"]]),
+            json!(["enter", [3], null]),
             json!(["delete", [5], null]),
             json!(["update", [1, 2, 3, 4], ["category"]]),
         ]
     );
+}
+
+#[test]
+fn what_was_hidden_before_is_compared_with_nothing() {
+    let mut desk = Desk::new(Limits::default());
+    desk.put(&[blog(1, "secret", 7, None), blog(2, "a", 7, None)]);
+    let guest = |r: &mut Request| r.principal = Arc::new(Principal::guest());
+    let changes = desk.listen(|r| {
+        guest(r);
+        r.told.changes = true;
+    });
+    let watching = desk.listen(|r| {
+        guest(r);
+        r.ask.watch = Some("views".into());
+    });
+    desk.put(&[("blog", 1, Some(json!({"title": "b"}))), ("blog", 2, Some(json!({"title": "b"})))]);
+    let told: Vec<Json> =
+        heard(&changes).iter().map(|m| json!([m["data"][0]["id"], m["changed"]])).collect();
+    assert_eq!(
+        told,
+        [json!([2, ["title"]]), json!([1, ["title", "views", "category_id"]])],
+        "what is new is named whole, changed or not"
+    );
+    let told = heard(&watching);
+    assert_eq!(told[0]["data"].as_array().map(Vec::len), Some(1), "{told:?}");
+    assert_eq!(told[0]["data"][0]["id"], 1);
 }
 
 #[test]
