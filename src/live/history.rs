@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -71,6 +71,8 @@ pub struct Listener {
     mode: Mode,
     gather: Option<Arc<Gather>>,
     like: Arc<Like>,
+    /// The one that told the last page, to tell the next.
+    teller: Mutex<Option<Teller>>,
 }
 
 /// Equal for all who are sent the same bytes.
@@ -117,7 +119,13 @@ impl Listener {
             mode,
             gather: (!plan.paths.is_empty()).then(|| Arc::new(gather)),
             like: Arc::new(like),
+            teller: Mutex::default(),
         }
+    }
+
+    /// Whether it is for this plan, with cursors or without.
+    pub fn is(&self, plan: &Arc<Plan>, cursors: bool) -> bool {
+        Arc::ptr_eq(&self.plan, plan) && self.mode.cursors.is_some() == cursors
     }
 
     /// What the log must give for its plan.
@@ -132,7 +140,16 @@ impl Listener {
         Arc::new(want)
     }
 
+    fn idle(&self) -> MutexGuard<'_, Option<Teller>> {
+        self.teller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that has told nothing yet, as far as it knows.
     fn teller(&self, limits: &Limits) -> Teller {
+        if let Some(mut teller) = self.idle().take() {
+            teller.start_over();
+            return teller;
+        }
         Teller::new(limits, &self.request, self.plan.clone(), self.key.clone(), self.mode)
     }
 }
@@ -186,7 +203,9 @@ impl History {
             return Ok((None, 0));
         }
         let mut teller = listener.teller(&self.limits);
-        let told = self.working(move || tell(&page, start, start..u64::MAX, &mut teller)).await?;
+        let work = move || (tell(&page, start, start..u64::MAX, &mut teller), teller);
+        let (told, teller) = self.working(work).await?;
+        *listener.idle() = Some(teller);
         let frames = told.commits.iter().flat_map(|(_, frames)| frames.iter().flatten());
         let bytes = frames.map(|frame| 64 + frame.bytes.len()).sum();
         Ok((Some(told), bytes))
@@ -217,7 +236,10 @@ impl History {
         }
         let mut teller = listener.teller(&self.limits);
         teller.up_to(key);
-        self.working(move || Some(tell(&page, start, after..upto, &mut teller))).await
+        let work = move || (tell(&page, start, after..upto, &mut teller), teller);
+        let (told, teller) = self.working(work).await?;
+        *listener.idle() = Some(teller);
+        Ok(Some(told))
     }
 
     /// The commits after position `start`, up to the next page; if they end with the newest, then

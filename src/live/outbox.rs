@@ -69,6 +69,10 @@ pub enum Feed {
     Ended,
 }
 
+/// Frames that a drained outbox keeps room for: after a replay or a burst the rest is given back,
+/// as ten thousand idle outboxes would hold hundreds of megabytes.
+const KEPT_FRAMES: usize = 32;
+
 /// Filled by the matcher, drained by the connection's own task. Neither waits for the other
 /// longer than it takes to move a few pointers.
 ///
@@ -291,6 +295,9 @@ impl Outbox {
             out.push_back(frame);
         }
         state.bytes -= moved;
+        if state.queue.is_empty() && state.queue.capacity() > KEPT_FRAMES {
+            state.queue = VecDeque::new();
+        }
         if out.len() > before {
             if self.has_room(&state)
                 && let Some(feeder) = state.feeder.take()

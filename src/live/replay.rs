@@ -97,7 +97,8 @@ impl Way {
                 return Ok(());
             }
             newest = false;
-            let told = self.core.history.told(&self.listener(true), at.position).await?;
+            let listener = self.listener(true);
+            let told = self.core.history.told(&listener, at.position).await?;
             // Another catalog: the next look compiles the plan under it.
             let Some(page) = &*told else { continue };
             if page.after > at.position {
@@ -147,8 +148,9 @@ impl Way {
         while at < upto {
             self.check(at).await?;
             let within = (at, upto);
+            let listener = self.listener(false);
             let history = &self.core.history;
-            let told = history.told_below(&self.listener(false), within, key.cloned()).await?;
+            let told = history.told_below(&listener, within, key.cloned()).await?;
             let Some(page) = told else { continue };
             if page.after > at {
                 return Err(self.trimmed(at).await);

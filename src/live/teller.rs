@@ -43,6 +43,15 @@ impl Teller {
         Teller { registry, fanout: Fanout::new(limits), outbox, schema }
     }
 
+    /// Forgets what it told: any commit may be told next, of any record.
+    pub fn start_over(&mut self) {
+        self.fanout.up_to(None);
+        self.outbox.take_all();
+        for group in self.registry.groups_with_cursors() {
+            group.seats.iter().for_each(|seat| seat.told.set(0));
+        }
+    }
+
     /// From now on only records are told whose primary key is at most this one.
     pub fn up_to(&mut self, key: Option<Key>) {
         self.fanout.up_to(key);

@@ -112,6 +112,8 @@ pub(super) struct Way {
     id: SubId,
     hold: Option<Arc<Hold>>,
     gate: Arc<Gate>,
+    /// Whom the log was last told for.
+    heard: Option<Arc<Listener>>,
     _line: InLine,
 }
 
@@ -141,7 +143,7 @@ impl Way {
         let New { id, request, plan, key, hold, outbox } = new;
         let line = core.enter_line()?;
         let gate = Arc::default();
-        Ok(Way { core, request, plan, key, outbox, id, hold, gate, _line: line })
+        Ok(Way { core, request, plan, key, outbox, id, hold, gate, heard: None, _line: line })
     }
 
     /// Goes on in a task of its own.
@@ -241,12 +243,18 @@ impl Way {
     }
 
     /// Whom the log is told for; with cursors or (between the pages of a snapshot) without.
-    pub(super) fn listener(&self, cursors: bool) -> Listener {
+    pub(super) fn listener(&mut self, cursors: bool) -> Arc<Listener> {
+        if let Some(known) = &self.heard
+            && known.is(&self.plan, cursors)
+        {
+            return known.clone();
+        }
         let mut mode = Mode::of(&self.request, &self.plan);
         if !cursors {
             mode.cursors = None;
         }
-        Listener::new(&self.request, &self.plan, &self.key, mode)
+        let made = Arc::new(Listener::new(&self.request, &self.plan, &self.key, mode));
+        self.heard.insert(made).clone()
     }
 
     /// Waits until so many frames of so many bytes have room in the outbox (or it has ended), and

@@ -112,6 +112,8 @@ impl Plan {
 
         let mut bytes = Vec::new();
         key::predicate(&filter, By::Place, &mut bytes);
+        // What was there before for whom is told apart even where the same matches now.
+        key::predicate(&granted, By::Place, &mut bytes);
         key::versions(catalog, &schema, &paths, &mut bytes);
         for body in [Some(&shown), watch.as_ref(), reads.as_ref()] {
             key::block(body.map_or(&[], |body| &body.key), &mut bytes);
