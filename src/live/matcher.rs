@@ -342,5 +342,5 @@ impl Matcher {
 /// A message that says where the stream stands.
 fn position(encoder: &dyn Encode, mark: Mark, grant: u64) -> Frame {
     let cursor = Cursor { position: mark.position, stamp: mark.stamp, grant };
-    Frame { bytes: encoder.position(&cursor.to_string()), cursor: Some(cursor) }
+    Frame::new(encoder.position(&cursor.to_string()), Some(cursor))
 }

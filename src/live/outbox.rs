@@ -40,7 +40,21 @@ pub struct Frame {
     /// Finished, framing included; shared by all who get them.
     pub bytes: Bytes,
     /// The cursor that the frame carries: it ends a commit, or tells a position.
-    pub cursor: Option<Cursor>,
+    ///
+    /// Behind a pointer, as most frames have none and each stands in a thousand queues.
+    cursor: Option<Arc<Cursor>>,
+}
+
+impl Frame {
+    /// A frame that carries this cursor.
+    pub fn new(bytes: Bytes, cursor: Option<Cursor>) -> Self {
+        Frame { bytes, cursor: cursor.map(Arc::new) }
+    }
+
+    /// The cursor that it carries.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.cursor.as_deref().copied()
+    }
 }
 
 impl From<Bytes> for Frame {

@@ -120,7 +120,7 @@ impl Way {
         let cursor = page.upto.is_none().then_some(cursor);
         let text = cursor.map(|cursor| cursor.to_string());
         let bytes = self.request.encoder.page(&page.records(), cursor.is_some(), text.as_deref());
-        Frame { bytes, cursor }
+        Frame::new(bytes, cursor)
     }
 }
 

@@ -288,7 +288,7 @@ impl Way {
     pub(super) fn tell_position(&self, at: Mark) {
         let cursor = self.cursor(at);
         let bytes = self.request.encoder.position(&cursor.to_string());
-        self.outbox.offer_idle(&Frame { bytes, cursor: Some(cursor) });
+        self.outbox.offer_idle(&Frame::new(bytes, Some(cursor)));
     }
 
     /// All up to here has been told, whoever takes it.

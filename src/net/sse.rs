@@ -141,7 +141,7 @@ impl Events {
 
     /// What was taken as one piece; a single frame is not copied.
     fn together(&mut self) -> Bytes {
-        let last = self.taken.iter().rev().find_map(|frame| frame.cursor);
+        let last = self.taken.iter().rev().find_map(Frame::cursor);
         self.cursor = last.or(self.cursor);
         if self.taken.len() == 1
             && let Some(frame) = self.taken.pop_front()

@@ -183,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return;
             }
             bytes -= first.bytes.len();
-            self.cursor = first.cursor.or(self.cursor);
+            self.cursor = first.cursor().or(self.cursor);
             self.out.pop_front();
             self.first_begun = false;
         }
@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn close(&mut self, close: &Close) {
-        let before = self.out.iter().rev().find_map(|frame| frame.cursor);
+        let before = self.out.iter().rev().find_map(Frame::cursor);
         let cursor = before.or(self.cursor).or_else(|| self.outbox.since());
         let close = match cursor {
             Some(cursor) if close.code == TOO_SLOW => &close.resume_from(cursor),

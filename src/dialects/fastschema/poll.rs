@@ -162,7 +162,7 @@ impl Page {
             self.commit_bytes += json.len();
             self.commit.push(frame.bytes.slice(COUNT..));
         }
-        if let Some(cursor) = frame.cursor {
+        if let Some(cursor) = frame.cursor() {
             self.end_commit(cursor);
         }
     }
@@ -252,7 +252,7 @@ mod tests {
             changed: None,
             cursor: None,
         };
-        Frame { bytes: Pages.frame(&message), cursor: position.map(cursor) }
+        Frame::new(Pages.frame(&message), position.map(cursor))
     }
 
     fn answer(page: &Page, complete: bool) -> serde_json::Value {
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn positions_move_it_on() {
         let mut page = Page::new(5, 1 << 20, None);
-        page.take(&Frame { bytes: Pages.position(""), cursor: Some(cursor(7)) });
+        page.take(&Frame::new(Pages.position(""), Some(cursor(7))));
         assert!(page.is_empty() && page.is_whole() && !page.is_full());
         page.reached(cursor(5));
         let told = answer(&page, true);

@@ -158,7 +158,7 @@ impl Frames {
         }
         let (cursor, text) = cursors.of(commit, grant);
         let bytes = made.encode(&self.ranges, encoder, bodies, body, Some(text));
-        let frame = Frame { bytes, cursor: Some(cursor) };
+        let frame = Frame::new(bytes, Some(cursor));
         made.last.push((grant, frame.clone()));
         frame
     }

@@ -279,7 +279,7 @@ pub(crate) fn shown(frames: impl IntoIterator<Item = Frame>) -> Vec<Json> {
         let mut json = payload(&frame.bytes);
         let cursor = json.get("cursor").and_then(Json::as_str);
         let cursor = cursor.map(|text| text.parse::<Cursor>().expect("a cursor"));
-        assert_eq!(cursor, frame.cursor);
+        assert_eq!(cursor, frame.cursor());
         if let Some(cursor) = cursor {
             assert_eq!(cursor.stamp, if cursor.position > 0 { 1000 + cursor.position } else { 0 });
             json["cursor"] = cursor.position.into();

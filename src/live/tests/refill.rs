@@ -74,7 +74,7 @@ async fn nobody_misses_or_doubles_what_was_dropped() {
     // The first of them is the position that it began at.
     let (frames, end) = take(&cursors.outbox);
     assert_eq!(end, None);
-    let positions = frames.iter().map(|frame| frame.cursor.expect("a cursor").position);
+    let positions = frames.iter().map(|frame| frame.cursor().expect("a cursor").position);
     assert_eq!(positions.collect::<Vec<_>>(), (0..=501).collect::<Vec<_>>());
 }
 

@@ -128,7 +128,7 @@ async fn a_quiet_subscription_hears_where_the_stream_stands() {
         let mut out = VecDeque::new();
         let taken = poll_fn(|cx| ear.outbox.poll_take(cx, &mut out, 1, usize::MAX));
         assert_eq!(taken.await, None);
-        out[0].cursor.expect("a cursor").position
+        out[0].cursor().expect("a cursor").position
     };
     assert_eq!(next().await, 0);
     let change = world.blog(Op::Create, 1, json!({"title": "a"}));
