@@ -207,8 +207,9 @@ impl History {
         let (told, teller) = self.working(work).await?;
         *listener.idle() = Some(teller);
         let frames = told.commits.iter().flat_map(|(_, frames)| frames.iter().flatten());
-        let bytes = frames.map(|frame| 64 + frame.bytes.len()).sum();
-        Ok((Some(told), bytes))
+        let bytes: usize = frames.map(|frame| 64 + frame.bytes.len()).sum();
+        // A client's filter may be long, and the page that it tells of empty.
+        Ok((Some(told), listener.like.plan.len() + bytes))
     }
 
     /// What `listener` is told of the entries after position `after` and up to `upto`, or of the
@@ -278,7 +279,8 @@ impl History {
         catalog: &Arc<Catalog>,
         listener: &Listener,
     ) -> Option<Page> {
-        let commits = self.recent.since(start, limit).filter(|commits| !commits.is_empty())?;
+        let commits = self.recent.since_under(catalog.version, start, limit);
+        let commits = commits.filter(|commits| !commits.is_empty())?;
         let (schema, paths) = (listener.plan.schema.id, &listener.plan.paths);
         let fits = commits.iter().all(|commit| {
             commit.related.gathers(schema, paths, listener.mode.transitions)

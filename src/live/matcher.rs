@@ -58,17 +58,18 @@ impl Matcher {
         limits: Arc<Limits>,
     ) -> Result<Self> {
         let mark = source.newest()?;
+        // Asked for after the entry: it may know later ones, but none that it knows is missed.
+        let catalog = source.catalog();
         Ok(Matcher {
             fanout: Fanout::new(&limits),
             queue,
             registry: Registry::default(),
-            // Asked for after the entry: it may know later ones, but none that it knows is missed.
-            catalog: source.catalog(),
+            recent: Recent::new(limits.recent_bytes, mark.position, catalog.version),
+            catalog,
             source,
             principals,
             wanted,
             mark,
-            recent: Recent::new(limits.recent_bytes, mark.position),
             gaps: Gaps::default(),
             tick: Instant::now() + TICK,
             positions: Instant::now() + limits.ping_every,
@@ -120,7 +121,11 @@ impl Matcher {
                 self.registry.detach(id);
                 self.parked.retain(|attach| attach.id != id);
             }
-            Command::CloseAll(close) => self.close_all(&close),
+            Command::CloseAll(close) => {
+                self.close_all(&close);
+                // Nor does anybody come in behind it: whoever waits hears that nobody answers.
+                self.parked.clear();
+            }
             Command::Stats(answer) => {
                 let _ = answer.send(self.stats());
             }
@@ -243,7 +248,7 @@ impl Matcher {
 
     /// What is kept of the commits up to here is of no use any more.
     pub(super) fn forget(&mut self) {
-        self.recent.clear(self.mark.position);
+        self.recent.clear(self.mark.position, self.catalog.version);
         self.gaps.clear();
     }
 

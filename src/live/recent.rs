@@ -10,7 +10,8 @@ use super::tail::weight;
 /// A bounded run of commits without holes, the newest one told at its end. The matcher adds;
 /// anyone reads.
 ///
-/// All of them have rows of the layouts that hold now: it is cleared where the catalog changes.
+/// All of them, and what was gathered with them, have rows of one catalog's layouts: it is cleared
+/// where the catalog changes.
 pub struct Recent {
     max_bytes: usize,
     state: Mutex<State>,
@@ -23,12 +24,15 @@ struct State {
     bytes: usize,
     /// Everything that was told after this position is in `commits`.
     after: u64,
+    /// Version of the catalog that `commits` were made under.
+    catalog: u64,
 }
 
 impl Recent {
-    /// Keeps at most `max_bytes` of commits, from those after position `after` on.
-    pub fn new(max_bytes: usize, after: u64) -> Arc<Self> {
-        let state = Mutex::new(State { after, ..State::default() });
+    /// Keeps at most `max_bytes` of commits, from those after position `after` on, made under the
+    /// catalog of this version.
+    pub fn new(max_bytes: usize, after: u64, catalog: u64) -> Arc<Self> {
+        let state = Mutex::new(State { after, catalog, ..State::default() });
         Arc::new(Recent { max_bytes, state })
     }
 
@@ -53,17 +57,25 @@ impl Recent {
         }
     }
 
-    /// Forgets everything; what comes after `position` is kept again.
-    pub fn clear(&self, position: u64) {
-        self.lock().clear(position);
+    /// Forgets everything; what comes after `position` is kept again, made under the catalog of
+    /// this version.
+    pub fn clear(&self, position: u64, catalog: u64) {
+        let mut state = self.lock();
+        state.clear(position);
+        state.catalog = catalog;
     }
 
     /// What was told after position `after`, in order, at most `most` commits; `None` where that
     /// is no longer all here. Empty: nothing was told after it.
     pub fn since(&self, after: u64, most: usize) -> Option<Vec<Arc<Commit>>> {
+        self.lock().since(after, most)
+    }
+
+    /// As [`Recent::since`], for whoever reads through the catalog of this version: `None` too
+    /// where it is another, which the store has before the matcher comes to it.
+    pub fn since_under(&self, catalog: u64, after: u64, most: usize) -> Option<Vec<Arc<Commit>>> {
         let state = self.lock();
-        let skip = usize::try_from(after.checked_sub(state.after)?).ok()?;
-        Some(state.commits.iter().skip(skip).take(most).map(|(commit, _)| commit.clone()).collect())
+        if state.catalog == catalog { state.since(after, most) } else { None }
     }
 
     /// The positions it reaches from (exclusive) and to (inclusive).
@@ -74,6 +86,11 @@ impl Recent {
 }
 
 impl State {
+    fn since(&self, after: u64, most: usize) -> Option<Vec<Arc<Commit>>> {
+        let skip = usize::try_from(after.checked_sub(self.after)?).ok()?;
+        Some(self.commits.iter().skip(skip).take(most).map(|(commit, _)| commit.clone()).collect())
+    }
+
     fn clear(&mut self, after: u64) {
         self.commits = VecDeque::new();
         self.bytes = 0;
@@ -106,7 +123,7 @@ mod tests {
     #[test]
     fn it_reaches_back_as_far_as_its_bytes() {
         let one = weight(&commit(1));
-        let recent = Recent::new(3 * one, 4);
+        let recent = Recent::new(3 * one, 4, 1);
         assert_eq!(since(&recent, 4, 9), Some(vec![]));
         assert_eq!(since(&recent, 3, 9), None);
         for position in 5..=9 {
@@ -122,12 +139,15 @@ mod tests {
 
     #[test]
     fn a_hole_or_a_new_catalog_begins_anew() {
-        let recent = Recent::new(1 << 20, 0);
+        let recent = Recent::new(1 << 20, 0, 1);
         recent.push(&commit(1));
-        recent.clear(2);
+        assert!(recent.since_under(1, 0, 9).is_some());
+        assert!(recent.since_under(2, 0, 9).is_none(), "a catalog that has yet to come here");
+        recent.clear(2, 2);
         assert_eq!(since(&recent, 1, 9), None);
         recent.push(&commit(3));
         assert_eq!(since(&recent, 2, 9), Some(vec![3]));
+        assert!(recent.since_under(1, 2, 9).is_none() && recent.since_under(2, 2, 9).is_some());
         recent.push(&commit(7));
         assert_eq!(since(&recent, 3, 9), None);
         assert_eq!(since(&recent, 6, 9), Some(vec![7]));

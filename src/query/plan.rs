@@ -43,7 +43,8 @@ pub struct Plan {
     pub reads: Option<Arc<Body>>,
     /// Relations that `filter`, `body`, `watch` and `reads` read.
     pub paths: Paths,
-    /// Equal for plans that match, watch and show the same; holds filter, grant, projection.
+    /// Equal for plans that match, watch and show the same; holds filter, grant, projection. What
+    /// the grant alone hides counts too: it decides what a record was before it could be seen.
     pub key: Arc<[u8]>,
     /// Fingerprint of what the principal may read of the schema and of those that filter and
     /// projection lead to; 0: all of it. It stays the same over restarts, renames and added

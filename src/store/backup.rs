@@ -26,7 +26,7 @@ use crate::model::time;
 
 use super::fault::Trouble;
 use super::log::{self, LogSize};
-use super::{connection, format, functions, lock, migrate};
+use super::{belongs, connection, format, functions, lock, migrate};
 
 /// Steps of SQLite's machine between two looks at whether to go on.
 const STEPS: i32 = 10_000;
@@ -146,7 +146,8 @@ pub fn write(dir: &Path, to: &Path, force: bool, progress: &Arc<Progress>) -> Re
 /// [`write()`] for a store that no server has open: takes its lock.
 ///
 /// # Errors
-/// Those of [`write()`]; 503 where the directory is in use; 400 where there is no store in it.
+/// Those of [`write()`]; 503 where the directory is in use, or its write-ahead log another
+/// store's; 400 where there is no store in it.
 pub fn write_closed(
     dir: &Path,
     to: &Path,
@@ -159,6 +160,7 @@ pub fn write_closed(
     Target::new(dir, to, force)?;
     let _lock = lock::take(dir)?;
     restore::finish(dir)?;
+    belongs::check(dir)?;
     write(dir, to, force, progress)
 }
 

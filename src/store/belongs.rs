@@ -19,17 +19,7 @@ use super::{codec, connection};
 /// To be called before the store is opened for writing. Changes nothing; costs nothing where no
 /// write-ahead log was left.
 pub(crate) fn check(dir: &Path) -> Result<()> {
-    let file = connection::file(dir);
-    let mut wal = file.clone().into_os_string();
-    wal.push("-wal");
-    let filled = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
-    if !filled(&file) || !filled(wal.as_ref()) {
-        return Ok(());
-    }
-    // A file that is read while a checkpoint was half done may make no sense by itself. Then
-    // nothing can be told, and nothing is refused.
-    let Some(alone) = alone(&file) else { return Ok(()) };
-    if stands(&file, alone) {
+    if fits(&connection::file(dir)) {
         return Ok(());
     }
     Err(Error::new(
@@ -41,6 +31,20 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
             dir.display()
         ),
     ))
+}
+
+/// Whether the write-ahead log beside a store's file is that file's, as far as can be told.
+pub(crate) fn fits(file: &Path) -> bool {
+    let mut wal = file.to_owned().into_os_string();
+    wal.push("-wal");
+    let filled = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    if !filled(file) || !filled(wal.as_ref()) {
+        return true;
+    }
+    // A file that is read while a checkpoint was half done may make no sense by itself. Then
+    // nothing can be told, and nothing is refused.
+    let Some(alone) = alone(file) else { return true };
+    stands(file, alone)
 }
 
 /// What only grows.

@@ -161,9 +161,25 @@ fn a_log_of_another_store_is_refused_and_nothing_is_lost() {
         let opened = Store::open(Options::new(&moved), Box::new(Nobody));
         let error = opened.map(drop).expect_err(what);
         assert!(error.message.contains("rowcast.db-wal is not of this"), "{what}: {error}");
+        // Nor is a backup made of such a pair.
+        let out = one.dir.path().join("out");
+        let error = backup::write_closed(&moved, &out, false, &Arc::default()).expect_err(what);
+        assert!(error.message.contains("rowcast.db-wal is not of this"), "{what}: {error}");
         assert_eq!(std::fs::read(&to).unwrap(), file, "{what}");
         assert_eq!(std::fs::read(moved.join("rowcast.db-wal")).unwrap(), wal, "{what}");
     }
+    // A restore sets both aside as they are.
+    let good = one.dir.path().join("good");
+    std::fs::write(&good, &file).unwrap();
+    std::fs::write(moved.join("rowcast.db-wal"), &other.wal).unwrap();
+    let restored = backup::restore::restore(&moved, &good, true, &Arc::default()).unwrap();
+    let before = restored.before.unwrap();
+    assert_eq!(std::fs::read(&before).unwrap(), file);
+    let log = format!("{}-wal", before.display());
+    assert_eq!(std::fs::read(log).unwrap(), other.wal);
+    assert_eq!(examine(&moved), one.marks);
+    std::fs::copy(&before, &to).unwrap();
+    std::fs::write(moved.join("rowcast.db-wal"), "").unwrap();
     std::fs::remove_file(moved.join("rowcast.db-wal")).unwrap();
     assert_eq!(examine(&moved), one.marks);
 }

@@ -315,6 +315,22 @@ fn plans_that_read_otherwise_have_other_keys() {
     assert_eq!(one.key, plan(&user(&["else"])).key);
 }
 
+/// What a record was before it could be seen must not show in `changed` or `watch`, not even where
+/// filter and grant come to the same.
+#[test]
+fn plans_of_other_grants_have_other_keys_though_their_filters_are_equal() {
+    let one = json!({ "views": 1 });
+    let rules = json!({ "user": { "read": { "filter": one } }, "editor": { "read": true } });
+    let catalog = catalog(json!({ "user": { "read": true } }), rules);
+    let plan =
+        |who: &Principal, filter: Json| compile(&catalog, who, &ask(filter, "title", "")).unwrap();
+    let (narrow, wide) = (plan(&user(&[]), json!({})), plan(&Principal::owner(), one.clone()));
+    assert_eq!((&narrow.filter, &narrow.body.key), (&wide.filter, &wide.body.key));
+    let before = blog(1, "a", 0, None);
+    assert!(wide.shows(&before, &NoRelated) && !narrow.shows(&before, &NoRelated));
+    assert_ne!(narrow.key, wide.key);
+}
+
 /// Fingerprints are kept by clients: another one for the same grant would refuse every cursor
 /// there is.
 #[test]

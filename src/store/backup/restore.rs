@@ -15,7 +15,7 @@ use crate::model::schema::SchemaKind;
 use crate::model::time;
 
 use super::{Contents, Part, Progress, Stage, contents, copy, failed, known, open, remove, sync};
-use super::{connection, format, lock, migrate, with, wrong};
+use super::{belongs, connection, format, lock, migrate, with, wrong};
 
 /// A store that is to take the place of the one there; a tag follows.
 const RESTORING: &str = "rowcast.db.restoring-";
@@ -206,10 +206,15 @@ fn tag(dir: &Path) -> String {
 }
 
 /// Moves what stands in the old store's write-ahead log into its file, so that one file is all of
-/// it. Where it cannot (it may be damaged: that may be why it was replaced), both stay.
+/// it. Where it cannot (it may be damaged, or not this file's: that may be why it was replaced),
+/// both stay.
 fn fold(before: &Path) {
     if !filled(&with(before, "-wal")) {
         return;
+    }
+    if !belongs::fits(before) {
+        let shown = before.display();
+        return tracing::warn!("{shown} and the write-ahead log beside it do not fit: both stay");
     }
     let folded = || -> rusqlite::Result<String> {
         let store = Connection::open_with_flags(before, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
