@@ -118,7 +118,7 @@ impl Way {
                 }
             }
             if let Some((frames, bytes)) = full {
-                drop(told);
+                drop((told, listener));
                 self.room(frames, bytes, at.position).await?;
                 continue;
             }
@@ -151,6 +151,7 @@ impl Way {
             let listener = self.listener(false);
             let history = &self.core.history;
             let told = history.told_below(&listener, within, key.cloned()).await?;
+            drop(listener);
             let Some(page) = told else { continue };
             if page.after > at {
                 return Err(self.trimmed(at).await);

@@ -262,6 +262,8 @@ impl Way {
     pub(super) async fn room(&mut self, frames: usize, bytes: usize, position: u64) -> Result<()> {
         let outbox = self.outbox.clone();
         while tokio::time::timeout(TICK, outbox.room(frames, bytes)).await.is_err() {
+            // Its working memory is as large as a message: none of a client that is slow.
+            self.heard = None;
             self.check(position).await?;
         }
         Ok(())
