@@ -16,7 +16,7 @@ use super::outbox::Feed;
 use super::source::Place;
 use super::way::{Begin, Way, schemas, size};
 
-/// How long the live stream is waited for where it is behind the log.
+/// How long what is behind the log is waited for: the live stream, and the writer's word.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Way {
@@ -101,6 +101,9 @@ impl Way {
             let told = self.core.history.told(&listener, at.position).await?;
             // Another catalog: the next look compiles the plan under it.
             let Some(page) = &*told else { continue };
+            if self.changed_by(page.last.position, at.position).await? {
+                continue;
+            }
             if page.after > at.position {
                 return Err(self.trimmed(at.position).await);
             }
@@ -153,6 +156,9 @@ impl Way {
             let told = history.told_below(&listener, within, key.cloned()).await?;
             drop(listener);
             let Some(page) = told else { continue };
+            if self.changed_by(page.last.position, at).await? {
+                continue;
+            }
             if page.after > at {
                 return Err(self.trimmed(at).await);
             }
@@ -169,6 +175,16 @@ impl Way {
             }
         }
         Ok(true)
+    }
+
+    /// [`Way::check`] again, after a page up to position `upto` was waited for: whoever lost access
+    /// at one of its entries must not hear the next one. A read may see an entry a moment before
+    /// the writer has told who it was about.
+    async fn changed_by(&mut self, upto: u64, position: u64) -> Result<bool> {
+        while self.core.queue.came().max(self.core.recent.reach().1) < upto {
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.check(position).await
     }
 
     /// The log was trimmed past `at` under way.

@@ -89,6 +89,8 @@ struct State {
     bytes: usize,
     /// Bytes of the commit that the matcher works on.
     working: usize,
+    /// Position of the last commit that came in.
+    came: u64,
     /// No more commands are taken.
     closed: bool,
 }
@@ -102,6 +104,7 @@ impl CommitSink for TailSink {
                 state.overrun();
             }
             state.bytes += bytes;
+            state.came = commit.position;
             state.items.push_back(Item::Commit(commit.clone()));
         }
         drop(state);
@@ -178,6 +181,11 @@ impl Queue {
             state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         None
+    }
+
+    /// Position of the last commit that came in; 0 while none did.
+    pub(super) fn came(&self) -> u64 {
+        self.lock().came
     }
 
     /// No more commands are taken.

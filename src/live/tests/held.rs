@@ -14,8 +14,10 @@ use crate::error::Kind;
 use crate::limits::Limits;
 use crate::live::*;
 use crate::model::change::{Change, Commit, Notice, Op, Row};
+use crate::model::cursor::Cursor;
 use crate::model::related::{Key, RelatedRows};
 use crate::model::value::Value;
+use crate::query::Plan;
 use crate::store::CommitSink;
 
 #[tokio::test]
@@ -239,4 +241,30 @@ async fn a_rule_that_reads_more_is_swapped_in() {
     let change = linked(&world, 2);
     world.commit(vec![change], vec![]);
     assert_eq!(world.ended(&guest).await, 4410);
+}
+
+#[tokio::test]
+async fn who_lost_access_while_the_log_was_read_hears_nothing_of_it() {
+    let mut world = World::new(Limits { recent_bytes: 1, ..Limits::default() });
+    let change = world.blog(Op::Create, 1, json!({"title": "secret"}));
+    world.commit(vec![change], vec![]);
+    world.told().await;
+    let gone = Uuid::from_u128(1);
+    let mut request = world.request(user(gone, &["editor"]));
+    let catalog = world.ground.catalog.lock().unwrap().clone();
+    let plan = Plan::compile(&catalog, &request.principal, &world.limits, &request.ask).unwrap();
+    request.start = Start::After(Cursor { position: 0, stamp: 0, grant: plan.grant });
+    let people = world.people.clone();
+    let happens = move || drop(people.known.lock().unwrap().insert(gone, None));
+    *world.ground.meanwhile.lock().unwrap() = Some(Box::new(happens));
+    let ear = world.ear(request).await;
+    let (frames, close) = loop {
+        match take(&ear.outbox) {
+            (frames, None) if frames.is_empty() => tokio::task::yield_now().await,
+            heard => break heard,
+        }
+    };
+    assert!(frames.is_empty(), "what came after the end of its session");
+    assert_eq!(close.expect("an end").code, 4401);
+    assert!(world.ground.meanwhile.lock().unwrap().is_none(), "the log was read");
 }

@@ -116,6 +116,8 @@ pub(crate) struct Ground {
     /// Without notices, as a log gives its entries back.
     pub(crate) log: Mutex<Vec<Arc<Commit>>>,
     pub(crate) replays: AtomicUsize,
+    /// Happens while the log is read next.
+    pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Ground {
@@ -126,6 +128,7 @@ impl Ground {
             barriers: AtomicUsize::new(0),
             log: Mutex::default(),
             replays: AtomicUsize::new(0),
+            meanwhile: Mutex::default(),
         }
     }
 }
@@ -157,6 +160,9 @@ impl Source for Arc<Ground> {
     }
 
     fn replay_blocking(&self, after: u64, limit: usize, _: Arc<Want>) -> Result<Stretch> {
+        if let Some(happens) = self.meanwhile.lock().unwrap().take() {
+            happens();
+        }
         let log = self.log.lock().unwrap();
         self.replays.fetch_add(1, Ordering::SeqCst);
         let newest = log.last().map(|commit| mark(commit)).unwrap_or_default();
