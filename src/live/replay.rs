@@ -14,7 +14,7 @@ use crate::store::Mark;
 
 use super::outbox::Feed;
 use super::source::Place;
-use super::way::{Begin, Way, schemas, size};
+use super::way::{Begin, Replayed, Way, schemas, size};
 
 /// How long what is behind the log is waited for: the live stream, and the writer's word.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -84,7 +84,7 @@ impl Way {
     }
 
     /// Tells everything after `at`, and joins the live stream.
-    pub(super) async fn replay(&mut self, mut at: Mark) -> Result<()> {
+    pub(super) async fn replay(&mut self, mut at: Mark) -> Result<Replayed> {
         let mut newest = at.position >= self.core.recent.reach().1;
         let mut fresh = Instant::now();
         loop {
@@ -94,7 +94,7 @@ impl Way {
             }
             self.check(at.position).await?;
             if newest && self.join(at).await? {
-                return Ok(());
+                return Ok(Replayed::Over);
             }
             newest = false;
             let listener = self.listener(true);
@@ -110,10 +110,13 @@ impl Way {
             let mut full = None;
             let skip = page.commits.partition_point(|(mark, _)| mark.position <= at.position);
             for (mark, frames) in &page.commits[skip..] {
-                let frames = frames.as_ref().map_err(Error::clone)?;
+                let frames = match frames {
+                    Ok(frames) => frames,
+                    Err(error) => return Ok(Replayed::Untellable(error.clone())),
+                };
                 match self.outbox.feed(mark.position, frames) {
                     Feed::Taken => (at, fresh) = (*mark, Instant::now()),
-                    Feed::Ended => return Ok(()),
+                    Feed::Ended => return Ok(Replayed::Over),
                     Feed::Full => {
                         full = Some((frames.len(), size(frames)));
                         break;

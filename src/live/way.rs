@@ -27,7 +27,7 @@ use super::recent::Recent;
 use super::registry::Mode;
 use super::regrant;
 use super::source::Source;
-use super::subscription::{Attach, Command, Joined, Principals, Request, SubId};
+use super::subscription::{Attach, Command, Joined, Principals, Request, Start, SubId};
 use super::tail::Queue;
 use super::wanted::{Hold, Wanted};
 
@@ -129,6 +129,15 @@ impl Gate {
     }
 }
 
+/// How a replay ended, if not by an error.
+pub(super) enum Replayed {
+    /// The subscription has joined the live stream, or its outbox has ended.
+    Over,
+    /// A commit under way cannot be told, as it concerns too much; so would it end a live
+    /// subscription.
+    Untellable(Error),
+}
+
 /// Where a way begins.
 pub(super) enum Begin {
     /// Behind an entry that the client knows.
@@ -165,14 +174,27 @@ impl Way {
         }
     }
 
-    async fn go(&mut self, begin: Begin) -> Result<()> {
-        match begin {
-            Begin::After(mark) => self.replay(mark).await,
-            Begin::Snapshot => match self.snapshot().await? {
-                Some(mark) => self.replay(mark).await,
-                None => Ok(()),
-            },
+    async fn go(&mut self, mut begin: Begin) -> Result<()> {
+        loop {
+            let after = match begin {
+                Begin::After(mark) => mark,
+                Begin::Snapshot => match self.snapshot().await? {
+                    Some(mark) => mark,
+                    None => return Ok(()),
+                },
+            };
+            match self.replay(after).await? {
+                Replayed::Over => return Ok(()),
+                Replayed::Untellable(error) if !self.snapshots() => return Err(error),
+                // It would be no other the next time; the records that match now are.
+                Replayed::Untellable(_) => begin = Begin::Snapshot,
+            }
         }
+    }
+
+    /// Whether the client takes a snapshot where it cannot go on.
+    fn snapshots(&self) -> bool {
+        matches!(self.request.start, Start::Snapshot { .. })
     }
 
     /// Looks whether the client may still hear what comes after `position`. Where the catalog or

@@ -31,6 +31,9 @@ use super::{belongs, connection, format, functions, lock, migrate};
 /// Steps of SQLite's machine between two looks at whether to go on.
 const STEPS: i32 = 10_000;
 
+/// How the names begin that the data directory needs for itself.
+const OWN: [&str; 5] = ["rowcast.db", ".env", "lock", "control.sock", ".control"];
+
 /// Page cache of a copy and of a check, in KiB.
 const CACHE_KIB: i64 = 16 << 10;
 
@@ -188,12 +191,18 @@ impl Target {
         let found = folder.canonicalize();
         let found = found.map_err(|error| wrong(&folder, "cannot be written to", &error))?;
         let own = dir.canonicalize().is_ok_and(|dir| dir == found);
-        if own && name.as_encoded_bytes().starts_with(b"rowcast.db") {
+        let there = fs::symlink_metadata(to);
+        // Beside the store lie its keys, its lock and its door: nothing there is ever replaced.
+        let ours = |name: &[u8]| OWN.iter().any(|own| name.starts_with(own.as_bytes()));
+        if own && (there.is_ok() || ours(name.as_encoded_bytes())) {
             return Err(Error::bad(format!("{shown} is the store's own; choose another name")));
         }
-        match fs::symlink_metadata(to) {
+        match there {
             Ok(there) if there.is_dir() => {
                 return Err(Error::bad(format!("{shown} is a folder; name a file in it")));
+            }
+            Ok(there) if !there.is_file() && !there.is_symlink() => {
+                return Err(Error::bad(format!("{shown} is no plain file; choose another name")));
             }
             // An empty file is somebody's placeholder (`mktemp`).
             Ok(there) if !(force || there.is_file() && there.len() == 0) => {

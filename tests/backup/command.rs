@@ -59,6 +59,10 @@ fn there_and_back() {
         (&["backup", "place"], "is a folder"),
         (&["backup", "nowhere/one"], "nowhere cannot be written to"),
         (&["backup", "data/rowcast.db", "--force"], "the store's own"),
+        (&["backup", "data/.env", "--force"], "the store's own"),
+        (&["backup", "data/lock", "--force"], "the store's own"),
+        (&["backup", "data/control.sock", "--force"], "the store's own"),
+        (&["backup", "/dev/null", "--force"], "is no plain file"),
         (&["backup", "/proc/one"], "/proc/.one.part cannot be made"),
         (&["restore", "place/one", "--force"], "a server runs on data; stop it first"),
     ] {

@@ -62,7 +62,12 @@ pub(super) fn take(params: &mut Params, snapshot: bool) -> Result<Wish> {
     let id = given(params.text("id")?);
     let select = given(params.text("select")?);
     let filter = params.filter()?;
-    let since = params.text("since")?.map(|text| since(&text)).transpose()?;
+    let since = match params.text("since")? {
+        // Whatever it is, it is nothing to resume from: the snapshot is.
+        Some(text) if snapshot => since(&text).ok(),
+        Some(text) => Some(since(&text)?),
+        None => None,
+    };
     let transitions = params.flag("transitions")?;
     let changes = params.flag("changes")?.unwrap_or(false);
     let watch = given(params.text("watch")?);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::live::{Close, Encode, Message, Records, Start};
+use crate::model::cursor::Cursor;
 use crate::model::json;
 
 use super::message;
@@ -36,12 +37,12 @@ pub fn wish(query: &str, last: Option<&str>, limits: &Limits) -> Result<Wish> {
     let mut wish = realtime::wish(query, limits)?;
     // An empty one says that no event had an id.
     if let Some(last) = last.filter(|last| !last.is_empty()) {
-        let cursor = last
-            .parse()
-            .map_err(|error: Error| Error::bad(format!("Last-Event-ID: {}", error.message)))?;
+        let cursor: Result<Cursor> = last.parse();
         wish.start = match wish.start {
-            Start::Snapshot { .. } => Start::Snapshot { since: Some(cursor) },
-            _ => Start::After(cursor),
+            Start::Snapshot { .. } => Start::Snapshot { since: cursor.ok() },
+            _ => Start::After(
+                cursor.map_err(|error| Error::bad(format!("Last-Event-ID: {}", error.message)))?,
+            ),
         };
     }
     Ok(wish)
@@ -121,7 +122,6 @@ pub fn close(close: &Close) -> Bytes {
 mod tests {
     use super::*;
     use crate::live::Event;
-    use crate::model::cursor::Cursor;
 
     #[test]
     fn events() {
@@ -183,6 +183,10 @@ mod tests {
             start("schema=a&snapshot=true", Some(&text)).unwrap(),
             Start::Snapshot { since: Some(cursor) }
         );
+        let anew = Start::Snapshot { since: None };
+        assert_eq!(start("schema=a&snapshot=true", Some("rubbish")).unwrap(), anew);
+        assert_eq!(start("schema=a&snapshot=true&since=rubbish", None).unwrap(), anew);
+        assert_eq!(start("schema=a&snapshot=true&since=", None).unwrap(), anew);
         let error = start("schema=a", Some("now")).unwrap_err();
         assert!(error.message.contains("Last-Event-ID"), "{}", error.message);
         assert!(start("schema=a&since=rubbish", Some(&text)).is_err());
