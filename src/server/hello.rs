@@ -200,7 +200,8 @@ const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Rowcast</title>\
 <ul><li><a href=/api/health>/api/health</a>: is it well?\
 <li><a href=/api/schema>/api/schema</a>: the schemas you may read\
 <li>/api/content/SCHEMA: its records, with filter, select, sort, page, limit\
-<li>ws /api/realtime/content?schema=SCHEMA: their changes as they happen\
+<li>/api/realtime/content?schema=SCHEMA: their changes as they happen, by WebSocket or EventSource\
+<li>/api/realtime/changes?schema=SCHEMA&amp;since=now: the same by asking\
 <li>POST /api/auth/local/login: a token\
 </ul><p>README.md has examples for each.\n";
 
@@ -216,6 +217,7 @@ pub(super) fn page(headers: &HeaderMap) -> Response {
                 "schemas": "/api/schema",
                 "records": "/api/content/SCHEMA",
                 "changes": "/api/realtime/content?schema=SCHEMA",
+                "poll": "/api/realtime/changes?schema=SCHEMA&since=now",
                 "login": "/api/auth/local/login",
             })),
         );
