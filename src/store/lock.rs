@@ -3,8 +3,12 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
+
+/// How long a held lock is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Held as long as the store is open; the system lets go of it when the process ends, however.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ pub(crate) fn take(dir: &Path) -> Result<DirLock> {
         .truncate(false)
         .open(dir.join("lock"))
         .map_err(|error| fail("is not writable", &error))?;
-    match file.try_lock() {
+    match patiently(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(Error::new(
@@ -45,6 +49,20 @@ pub(crate) fn take(dir: &Path) -> Result<DirLock> {
     // Whose lock it is, for people; nothing reads it, and a full disk is told later and better.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(DirLock { _file: file })
+}
+
+/// Tries for a moment: a server that is told to stop may be at its last breath, and a process that
+/// is just being started holds its parent's files until it is another program.
+fn patiently(file: &File) -> std::result::Result<(), TryLockError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(PATIENCE / 25);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Makes a file that is its owner's alone, where there is none.
