@@ -29,8 +29,11 @@ fn whoever_listens_holds_what_is_there() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let once = number("ROWCAST_ORACLE_SEED");
-    let first = once.unwrap_or(now.map_or(1, |now| now.as_secs()));
-    let time = Duration::from_secs(number("ROWCAST_ORACLE_SECONDS").unwrap_or(8));
+    let long = number("ROWCAST_ORACLE_SECONDS");
+    // New worlds are for long runs, which somebody watches.
+    let new = now.ok().filter(|_| long.is_some()).map(|now| now.as_secs());
+    let first = once.or(new).unwrap_or(1);
+    let time = Duration::from_secs(long.unwrap_or(8));
     let (began, mut counts) = (Instant::now(), run::Counts::default());
     for seed in first.. {
         println!("ROWCAST_ORACLE_SEED={seed}");
