@@ -11,6 +11,7 @@ mod generate;
 mod grants;
 #[path = "../rig/mod.rs"]
 mod rig;
+#[path = "../support/rng.rs"]
 mod rng;
 mod view;
 mod world;

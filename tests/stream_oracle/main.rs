@@ -15,6 +15,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod misfortunes;
+#[path = "../support/rng.rs"]
 mod rng;
 mod run;
 mod subscriber;
