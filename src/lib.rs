@@ -2,6 +2,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod content;

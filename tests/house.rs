@@ -16,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["net"],
     &["config"],
     &["server"],
+    &["bench"],
     &["cli"],
     &["main", "lib"],
 ];

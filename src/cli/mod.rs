@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::bench;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
 use crate::schemas;
@@ -60,6 +61,8 @@ enum Command {
     Token(user::Token),
     /// Adds, disables and lists users, sets passwords
     User(user::Users),
+    /// Measures a server: its own in a temporary folder, or one that runs
+    Bench(bench::Bench),
 }
 
 /// Runs what the command line says.
@@ -122,6 +125,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let (path, body) = users.call()?;
             runtime()?.block_on(async { users.run(path, &body, &Link::open(config).await?).await })
         }
+        Command::Bench(bench) => bench.run(),
     }
 }
 
