@@ -5,6 +5,7 @@
 
 pub mod ast;
 pub mod compile;
+pub mod cost;
 pub mod eval;
 pub mod fold;
 pub mod sql;
@@ -183,7 +184,7 @@ impl Predicate {
             return deciding;
         }
         // AND and OR do not care for order, the evaluator stops at the first part that decides.
-        parts.sort_by_key(Predicate::cost);
+        parts.sort_by_key(Predicate::rank);
         match parts.pop() {
             None => empty,
             Some(only) if parts.is_empty() => only,
@@ -194,14 +195,14 @@ impl Predicate {
         }
     }
 
-    /// Roughly what evaluating takes: 0 nothing, 1 a comparison, 2 reading text, 3 related rows.
-    fn cost(&self) -> u8 {
+    /// What of several to look at first: 0 nothing, 1 a comparison, 2 reading text, 3 related rows.
+    fn rank(&self) -> u8 {
         match self {
             Predicate::Const(_) => 0,
             Predicate::And(parts) | Predicate::Or(parts) => {
-                parts.iter().map(Predicate::cost).max().unwrap_or(0)
+                parts.iter().map(Predicate::rank).max().unwrap_or(0)
             }
-            Predicate::Not(inner) => inner.cost(),
+            Predicate::Not(inner) => inner.rank(),
             Predicate::Test(test) => match test.op {
                 TestOp::Like(_)
                 | TestOp::NotLike(_)

@@ -20,6 +20,7 @@ pub mod fanout;
 pub mod frame;
 mod gap;
 pub mod history;
+pub mod ledger;
 pub mod matcher;
 pub mod message;
 pub mod outbox;
@@ -38,6 +39,7 @@ mod tests;
 pub mod wanted;
 pub mod way;
 
+pub use ledger::Payer;
 pub use message::{Encode, Event, Events, Message, Records};
 pub use outbox::{Close, Frame, Outbox};
 pub use source::Source;

@@ -17,6 +17,7 @@ use crate::model::schema::Schema;
 use crate::query::{Ask, Plan, parse_key};
 use crate::store::Mark;
 
+use super::ledger::{Ledger, Payer, Share};
 use super::matcher::Matcher;
 use super::message::{Encode, Events};
 use super::outbox::{Close, Outbox};
@@ -74,12 +75,18 @@ pub struct Request {
     pub id: Option<String>,
     pub encoder: Arc<dyn Encode>,
     pub principal: Arc<Principal>,
+    /// Whom its cost is counted for.
+    pub payer: Payer,
+    /// Whether `principal_cost` does not hold; nor does it, nor `plan_cost`, for admins.
+    pub exempt: bool,
 }
 
 impl Request {
     /// All changes of what `ask` names, from now on, without cursors.
     pub fn new(ask: Ask, encoder: Arc<dyn Encode>, principal: Arc<Principal>) -> Self {
         Request {
+            payer: Payer::of(principal.user, None),
+            exempt: false,
             ask,
             events: Events::ALL,
             told: Told::default(),
@@ -151,6 +158,7 @@ pub struct Stats {
 /// The stream of changes: a thread that matches, and the door to it.
 pub struct Live {
     core: Arc<Core>,
+    ledger: Arc<Ledger>,
     next: AtomicU64,
     matcher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -186,6 +194,7 @@ impl Live {
         let recent = told.recv().map_err(|_| failed("it panicked".into()))??;
         Ok(Arc::new(Live {
             core: Core::new(queue, source, principals, wanted, recent, limits),
+            ledger: Arc::default(),
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
         }))
@@ -197,13 +206,15 @@ impl Live {
     /// what comes before the live stream is put into the outbox at the client's pace.
     ///
     /// # Errors
-    /// Those of [`Plan::compile`]; 400 for an `id` that is none of the schema's type; 401 if the
+    /// Those of [`Plan::compile`] and [`Plan::within`]; 400 for an `id` that is none of the schema's type; 401 if the
     /// principal has ended meanwhile; 410 for a cursor that is not good, with the oldest one that
-    /// is as `detail`; 429 when too many are resuming.
+    /// is as `detail`; 429 when too many are resuming, or the principal's subscriptions would cost
+    /// too much together.
     pub async fn subscribe(&self, request: Request, outbox: Arc<Outbox>) -> Result<Subscription> {
         let core = &self.core;
         let catalog = core.source.catalog();
         let plan = Plan::compile(&catalog, &request.principal, &core.limits, &request.ask)?;
+        let share = self.charge(&request, &plan)?;
         let key = request.id.as_deref().map(|id| record_key(&plan.schema, id)).transpose()?;
         let back = request.told.transitions;
         let hold = core.wanted.settle(plan.schema.id, &plan.paths, back).await?;
@@ -212,7 +223,7 @@ impl Live {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let new = New { id, request, plan, key, hold, outbox };
         let (cursor, snapshot) = match start {
-            Start::Live | Start::Now => return self.attach(new).await,
+            Start::Live | Start::Now => return self.attach(new, share).await,
             Start::After(cursor) => (Some(cursor), false),
             Start::Snapshot { since } => (since, true),
         };
@@ -223,10 +234,24 @@ impl Live {
         };
         let (task, gate) = way.start(begin);
         let queue = core.queue.clone();
-        Ok(Subscription { id, queue, way: Some((task.abort_handle(), gate)) })
+        Ok(Subscription { id, queue, way: Some((task.abort_handle(), gate)), _share: share })
     }
 
-    async fn attach(&self, new: New) -> Result<Subscription> {
+    /// Counts what the subscription costs its principal. The states before a change are looked at
+    /// too where transitions are told.
+    fn charge(&self, request: &Request, plan: &Plan) -> Result<Share> {
+        let limits = &self.core.limits;
+        let admin = request.principal.admin;
+        if !admin {
+            plan.within(limits)?;
+        }
+        let states = 1 + u64::from(request.told.transitions);
+        let cost = u64::from(plan.cost.max(1)) * states;
+        let most = (!admin && !request.exempt).then_some(limits.principal_cost);
+        self.ledger.charge(request.payer, cost, most)
+    }
+
+    async fn attach(&self, new: New, share: Share) -> Result<Subscription> {
         let New { id, request, plan, key, hold, outbox } = new;
         let (answer, active) = oneshot::channel();
         let attach = Attach { id, request, plan, key, hold, outbox, told: None, answer };
@@ -234,7 +259,8 @@ impl Live {
             return Err(way::stopping());
         }
         // Made before waiting: if the client leaves meanwhile, the detach follows the attach.
-        let subscription = Subscription { id, queue: self.core.queue.clone(), way: None };
+        let queue = self.core.queue.clone();
+        let subscription = Subscription { id, queue, way: None, _share: share };
         active.await.map_err(|_| way::stopping())??;
         Ok(subscription)
     }
@@ -243,6 +269,11 @@ impl Live {
     pub fn close_all(&self, close: Close) {
         self.core.queue.close(Command::CloseAll(close.clone()));
         self.core.closing.send_replace(Some(close));
+    }
+
+    /// What each principal's subscriptions cost.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// What was told last, for those who come back after a short while.
@@ -278,6 +309,8 @@ pub struct Subscription {
     queue: Arc<Queue>,
     /// What it does before it is live.
     way: Option<(AbortHandle, Arc<Gate>)>,
+    /// Its part of what its principal's may cost.
+    _share: Share,
 }
 
 impl Drop for Subscription {

@@ -1,5 +1,6 @@
 //! The stream from commit to frames, with commits made by hand.
 
+mod bills;
 mod cursors;
 mod desk;
 mod held;

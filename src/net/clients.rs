@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use uuid::Uuid;
 
+use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
+use crate::live::Payer;
 
 /// Counts open connections and refuses those beyond the bounds.
 #[derive(Debug)]
@@ -100,6 +102,11 @@ impl Connection {
     /// Whether bounds per address and user do not hold here.
     fn exempt(&self) -> bool {
         self.address.is_none_or(|address| address.is_loopback())
+    }
+
+    /// Whom this connection's subscriptions are counted for, and whether that is unbounded.
+    pub fn payer(&self, principal: &Principal) -> (Payer, bool) {
+        (Payer::of(principal.user, self.address), self.exempt())
     }
 
     /// Begins a stream's handshake.

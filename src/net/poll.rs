@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::limits::Limits;
 use crate::live::{Close, Frame, Live, Outbox, Start, Subscription};
 
+use super::clients::Connection;
 use super::socket;
 
 /// Frames and bytes taken from the outbox at once.
@@ -46,6 +47,7 @@ pub struct Asked {
 pub async fn ask(
     query: &str,
     principal: Arc<Principal>,
+    connection: &Connection,
     live: &Live,
     limits: &Limits,
 ) -> Result<Asked> {
@@ -56,7 +58,9 @@ pub async fn ask(
     };
     let began = Instant::now();
     let outbox = Outbox::new(limits, socket::overflow());
-    let subscribed = socket::subscribe(wish, Arc::new(Pages), principal, live, limits, &outbox);
+    let payer = connection.payer(&principal);
+    let who = (principal, payer);
+    let subscribed = socket::subscribe(wish, Arc::new(Pages), who, live, limits, &outbox);
     Ok(Asked {
         _subscription: subscribed.await.map_err(sse::refusal)?,
         outbox,

@@ -11,9 +11,10 @@ use crate::auth::principal::Principal;
 use crate::dialects::fastschema::realtime::{self, Native, Wish};
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::live::{self, Close, Encode, Live, Outbox, Subscription};
+use crate::live::{self, Close, Encode, Live, Outbox, Payer, Subscription};
 
 use super::body::Body;
+use super::clients::Connection;
 use super::stream::Stream;
 use super::wire::Wire;
 
@@ -30,6 +31,7 @@ use super::wire::Wire;
 pub async fn accept<B>(
     mut request: Request<B>,
     principal: Result<Arc<Principal>>,
+    connection: &Connection,
     live: &Live,
     limits: &Arc<Limits>,
 ) -> Result<Response<Body>> {
@@ -57,7 +59,10 @@ pub async fn accept<B>(
     let query = request.uri().query().unwrap_or_default();
     let wished = principal.and_then(|who| Ok((realtime::wish(query, limits)?, who)));
     let subscribed = match wished {
-        Ok((wish, who)) => subscribe(wish, Arc::new(Native), who, live, limits, &outbox).await,
+        Ok((wish, who)) => {
+            let payer = connection.payer(&who);
+            subscribe(wish, Arc::new(Native), (who, payer), live, limits, &outbox).await
+        }
         Err(error) => Err(error),
     };
     let subscription = match subscribed {
@@ -76,17 +81,17 @@ pub async fn accept<B>(
     Ok(switching)
 }
 
-/// Subscribes as wished, whatever carries it.
+/// Subscribes as wished, whatever carries it; who asks comes with whom it is counted for.
 pub(super) async fn subscribe(
     wish: Wish,
     encoder: Arc<dyn Encode>,
-    principal: Arc<Principal>,
+    (principal, (payer, exempt)): (Arc<Principal>, (Payer, bool)),
     live: &Live,
     limits: &Limits,
     outbox: &Arc<Outbox>,
 ) -> Result<Subscription> {
     let Wish { ask, events, told, start, id } = wish;
-    let request = live::Request { ask, events, told, start, id, encoder, principal };
+    let request = live::Request { ask, events, told, start, id, encoder, principal, payer, exempt };
     // It waits for its place in the log; a client that waits longer than for a head is told so.
     match tokio::time::timeout(limits.head_time, live.subscribe(request, outbox.clone())).await {
         Ok(subscribed) => subscribed,

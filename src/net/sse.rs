@@ -23,6 +23,7 @@ use crate::live::{Close, Frame, Live, Outbox, Subscription};
 use crate::model::cursor::Cursor;
 
 use super::body::Body;
+use super::clients::Connection;
 use super::socket;
 
 /// Where a browser says which event it has seen last.
@@ -54,6 +55,7 @@ pub fn asked<B>(request: &hyper::Request<B>) -> bool {
 pub async fn accept<B>(
     request: &hyper::Request<B>,
     principal: Arc<Principal>,
+    connection: &Connection,
     live: &Live,
     limits: &Limits,
 ) -> Result<Response<Body>> {
@@ -61,7 +63,11 @@ pub async fn accept<B>(
     let last = last_event_id(request.headers())?;
     let outbox = Outbox::new(limits, socket::overflow());
     let subscribed = match sse::wish(query, last, limits) {
-        Ok(wish) => socket::subscribe(wish, Arc::new(Sse), principal, live, limits, &outbox).await,
+        Ok(wish) => {
+            let payer = connection.payer(&principal);
+            let who = (principal, payer);
+            socket::subscribe(wish, Arc::new(Sse), who, live, limits, &outbox).await
+        }
         Err(error) => Err(error),
     };
     let subscription = subscribed.map_err(sse::refusal)?;

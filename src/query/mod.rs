@@ -5,6 +5,7 @@
 
 pub mod body;
 mod changed;
+pub mod cost;
 mod fingerprint;
 mod key;
 pub mod plan;

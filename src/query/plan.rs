@@ -32,7 +32,9 @@ pub struct Plan {
     /// Column and whether it descends, as asked; empty where nothing was.
     pub sort: Vec<(Slot, bool)>,
     /// The part of `filter` that the grant makes: for whom it is not TRUE, the record is not there.
-    granted: Predicate,
+    pub(super) granted: Predicate,
+    /// What a change costs that it is held against, in comparisons (see [`Plan::costs`]).
+    pub cost: u32,
     /// What is shown of each record.
     pub body: Arc<Body>,
     /// What `watch` names, as it is shown; relations as their keys.
@@ -119,11 +121,12 @@ impl Plan {
         for body in [Some(&shown), watch.as_ref(), reads.as_ref()] {
             key::block(body.map_or(&[], |body| &body.key), &mut bytes);
         }
-        Ok(Plan {
+        let mut plan = Plan {
             catalog: catalog.clone(),
             schema,
             filter,
             granted,
+            cost: 0,
             sort,
             body: shown,
             watch,
@@ -131,7 +134,9 @@ impl Plan {
             paths,
             key: bytes.into(),
             grant: fingerprint,
-        })
+        };
+        plan.cost = u32::try_from(plan.costs().total()).unwrap_or(u32::MAX);
+        Ok(plan)
     }
 
     /// Whether the grant alone is TRUE for the row: whether there is such a record for the principal.

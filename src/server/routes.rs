@@ -189,8 +189,8 @@ impl App {
             Err(error) => Err(error.clone()),
         };
         match as_events {
-            true => sse::accept(&request, principal?, &self.live, &self.limits).await,
-            false => socket::accept(request, principal, &self.live, &self.limits).await,
+            true => sse::accept(&request, principal?, connection, &self.live, &self.limits).await,
+            false => socket::accept(request, principal, connection, &self.live, &self.limits).await,
         }
     }
 
@@ -207,7 +207,7 @@ impl App {
         let (headers, uri) = (request.headers(), request.uri());
         let principal = Arc::new(self.principal(headers, uri, Purpose::Read, peer).await?);
         let query = uri.query().unwrap_or_default();
-        let asked = net::poll::ask(query, principal, &self.live, &self.limits).await?;
+        let asked = net::poll::ask(query, principal, connection, &self.live, &self.limits).await?;
         drop(shaking);
         Ok(reply(StatusCode::OK, rest::answer(&asked.answer().await?)))
     }

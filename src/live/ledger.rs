@@ -1,0 +1,139 @@
+//! What each principal's subscriptions cost, bounded as long as they last.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use crate::error::{Error, Kind, Result};
+
+/// Whom a subscription's cost is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Payer {
+    /// A user of this server, from wherever it comes.
+    User(Uuid),
+    /// Guests, and an outside issuer's users whom nobody here is linked to. `None`: whoever owns
+    /// the data directory.
+    Address(Option<IpAddr>),
+}
+
+impl Payer {
+    /// Whoever asks from `address`: a user where the principal is one.
+    pub fn of(user: Option<Uuid>, address: Option<IpAddr>) -> Payer {
+        match user {
+            Some(user) => Payer::User(user),
+            None => Payer::Address(address.map(|address| address.to_canonical())),
+        }
+    }
+}
+
+/// All principals with subscriptions.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    accounts: Mutex<HashMap<Payer, Account>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    cost: u64,
+    subscriptions: usize,
+}
+
+/// A subscription's part; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    ledger: Arc<Ledger>,
+    payer: Payer,
+    cost: u64,
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Payer, Account>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a subscription of this cost for `payer`; `most`: what all of its may cost together,
+    /// where that is bounded.
+    ///
+    /// # Errors
+    /// 429 where it would be too much.
+    pub fn charge(self: &Arc<Self>, payer: Payer, cost: u64, most: Option<u64>) -> Result<Share> {
+        let mut accounts = self.lock();
+        let (sum, count) =
+            accounts.get(&payer).map_or((0, 0), |account| (account.cost, account.subscriptions));
+        if let Some(most) = most
+            && sum.saturating_add(cost) > most
+        {
+            return Err(Error::new(
+                Kind::Limited { retry_after: 5 },
+                format!(
+                    "this subscription costs {cost}, the {count} open ones {sum}, and \
+                     principal_cost is {most}: close some, or ask for less"
+                ),
+            ));
+        }
+        let account = accounts.entry(payer).or_default();
+        account.cost += cost;
+        account.subscriptions += 1;
+        drop(accounts);
+        Ok(Share { ledger: self.clone(), payer, cost })
+    }
+
+    /// Cost and number of a principal's subscriptions.
+    pub fn of(&self, payer: Payer) -> (u64, usize) {
+        let accounts = self.lock();
+        accounts.get(&payer).map_or((0, 0), |account| (account.cost, account.subscriptions))
+    }
+
+    /// How many principals have subscriptions.
+    pub fn payers(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut accounts = self.ledger.lock();
+        if let Some(account) = accounts.get_mut(&self.payer) {
+            account.cost -= self.cost;
+            account.subscriptions -= 1;
+            if account.subscriptions == 0 {
+                accounts.remove(&self.payer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_held_until_it_is_given_back() {
+        let ledger = Arc::new(Ledger::default());
+        let (one, other) = (Payer::User(Uuid::from_u128(1)), Payer::Address(None));
+        let held = ledger.charge(one, 60, Some(100)).expect("room");
+        let error = ledger.charge(one, 41, Some(100)).expect_err("too much");
+        assert_eq!((error.status(), error.close_code()), (429, 4429));
+        assert!(error.message.contains("costs 41, the 1 open ones 60"), "{error}");
+        assert!(error.message.contains("principal_cost is 100"), "{error}");
+        let rest = ledger.charge(one, 40, Some(100)).expect("just so");
+        let free = ledger.charge(one, 1_000, None).expect("exempt");
+        drop(ledger.charge(other, 100, Some(100)).expect("another's"));
+        assert_eq!(ledger.of(one), (1_100, 3));
+        drop((held, free));
+        assert_eq!(ledger.of(one), (40, 1));
+        drop(rest);
+        assert_eq!(ledger.payers(), 0, "nothing is left of those who left");
+    }
+
+    #[test]
+    fn guests_of_one_address_share() {
+        let four = IpAddr::from([192, 0, 2, 1]);
+        let mapped = "::ffff:192.0.2.1".parse().ok();
+        assert_eq!(Payer::of(None, Some(four)), Payer::of(None, mapped));
+        let user = Some(Uuid::from_u128(1));
+        assert_eq!(Payer::of(user, Some(four)), Payer::of(user, None));
+    }
+}
