@@ -171,6 +171,11 @@ impl Entry {
         self.listeners
     }
 
+    /// What they listen to.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
     /// Everyone who listens in such a mode.
     pub(in crate::live) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
         let groups = self.groups.iter().flatten().filter(|group| such(group.mode));

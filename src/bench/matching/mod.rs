@@ -1,0 +1,148 @@
+//! `rowcast bench match`: what one change costs among many plans, in process.
+//!
+//! The registry and the fan-out that the server runs, without sockets and without a store: a commit of
+//! one record is told among so many distinct plans, each with one subscription. All that the matcher
+//! does is counted: which plans, the exact check of each, body and frame encoded, the frame offered.
+//! Every size is measured in a process of its own, so that its memory is what the plans took.
+
+mod cell;
+mod stage;
+
+use std::fmt::Write;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+use cell::{Cell, measure};
+use stage::Family;
+
+/// Which sizes are measured, and how they are told.
+#[derive(clap::Args, Debug)]
+pub struct Match {
+    /// How many plans, with commas
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
+    plans: Vec<usize>,
+    /// Which plans, with commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "equality,ranges,mixed")]
+    family: Vec<Family>,
+    /// How long changes are told, for each size
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// One JSON document instead of a table
+    #[arg(long)]
+    json: bool,
+    /// All sizes in this process
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+/// The document for machines.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    scenario: String,
+    cells: Vec<Cell>,
+}
+
+impl Match {
+    /// Measures and prints; fails where a change was not told to the plans that match.
+    ///
+    /// # Errors
+    /// A size that makes no sense, or a process that could not be run.
+    pub fn run(&self) -> Result<ExitCode> {
+        let time = Duration::try_from_secs_f64(self.seconds);
+        let time = time.map_err(|error| Error::bad(format!("--seconds: {error}")))?;
+        if self.plans.contains(&0) {
+            return Err(Error::bad("--plans: 0 is nothing to match among"));
+        }
+        let mut cells = Vec::new();
+        for &family in &self.family {
+            for &plans in &self.plans {
+                match self.here {
+                    true => cells.push(here(family, plans, time)?),
+                    false => cells.extend(self.apart(family, plans)?.cells),
+                }
+            }
+        }
+        let wrong = cells.iter().any(|cell| cell.wrong > 0);
+        match self.json {
+            true => {
+                let report = Report { scenario: "match".to_owned(), cells };
+                print(&serde_json::to_string(&report).map_err(Error::internal)?);
+            }
+            false => print(&table(&cells)),
+        }
+        Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// One size in a process of its own. It shows its progress itself.
+    fn apart(&self, family: Family, plans: usize) -> Result<Report> {
+        let failed = |why: &dyn std::fmt::Display| {
+            let (family, plans) = (family.name(), HumanCount(plans as u64));
+            Error::bad(format!("{family}, {plans} plans: {why}"))
+        };
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        let mut command = Command::new(program);
+        command.args(["bench", "match", "--here", "--json", "--family", family.name()]);
+        command.args(["--plans", &plans.to_string(), "--seconds", &self.seconds.to_string()]);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| failed(&error))?;
+        // One that measured something wrong says so in what it tells.
+        serde_json::from_slice(&output.stdout).map_err(|_| failed(&output.status))
+    }
+}
+
+fn here(family: Family, plans: usize, time: Duration) -> Result<Cell> {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let what = format!("match: {}, {} plans", family.name(), HumanCount(plans as u64));
+    let cell = measure(family, plans, time, &|part| bar.set_message(format!("{what}: {part}")));
+    bar.finish_and_clear();
+    cell
+}
+
+/// A line to stdout. Whoever listens may have gone: that is no fault.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+fn table(cells: &[Cell]) -> String {
+    let mut out = String::from(
+        "One change told among distinct plans, in process; microseconds, mean unless said\n\
+         plans               change      p50      p99  x first  matches   insert      max   remove      max  compile  bytes/plan\n",
+    );
+    let mut first: Option<&Cell> = None;
+    for cell in cells {
+        let begins = first.is_none_or(|first| first.family != cell.family);
+        let smallest = if begins { cell } else { first.unwrap_or(cell) };
+        first = Some(smallest);
+        let growth = cell.change.mean_us / smallest.change.mean_us;
+        let plans = HumanCount(cell.plans as u64).to_string();
+        let bytes = cell.bytes_per_plan.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        let _ = writeln!(
+            out,
+            "{:<9}{plans:>10} {:>8.2} {:>8.2} {:>8.2} {growth:>8.1} {:>8.1} {:>8.2} {:>8.0} {:>8.2} {:>8.0} {:>8.2} {bytes:>11}",
+            cell.family,
+            cell.change.mean_us,
+            cell.change.p50_us,
+            cell.change.p99_us,
+            cell.matches,
+            cell.insert.mean_us,
+            cell.insert.max_us,
+            cell.remove.mean_us,
+            cell.remove.max_us,
+            cell.compile_us,
+        );
+        if cell.wrong > 0 {
+            let _ = writeln!(out, "  {} changes were not told to those who match", cell.wrong);
+        }
+    }
+    out.trim_end().to_owned()
+}
