@@ -141,6 +141,23 @@ impl Like {
     pub fn source(&self) -> &str {
         &self.source
     }
+
+    /// The only text that fits, where the pattern has no wild characters.
+    pub fn exact(&self) -> Option<&str> {
+        match (self.head.0.as_slice(), &self.rest) {
+            ([], None) => Some(""),
+            ([Item::Text(text)], None) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// How every text that fits begins.
+    pub fn prefix(&self) -> &str {
+        match self.head.0.first() {
+            Some(Item::Text(text)) => text,
+            _ => "",
+        }
+    }
 }
 
 impl Rest {

@@ -17,7 +17,7 @@ use super::gap::Gaps;
 use super::message::Encode;
 use super::outbox::{Close, Frame};
 use super::recent::Recent;
-use super::registry::{EncoderId, Listener, Mode, Registry};
+use super::registry::{EncoderId, Listener, Mode, Registry, Tally};
 use super::regrant;
 use super::source::Source;
 use super::subscription::{Attach, Command, Joined, Principals, Stats, SubId};
@@ -327,12 +327,15 @@ impl Matcher {
     }
 
     fn stats(&self) -> Stats {
-        let mut stats = Stats { plans: self.registry.plans().count(), ..Stats::default() };
-        let mut by_schema = std::collections::BTreeMap::new();
-        for plan in self.registry.plans() {
-            *by_schema.entry(plan.plan.schema.name.clone()).or_default() += plan.listeners();
+        let mut stats = Stats { plans: self.registry.plan_count(), ..Stats::default() };
+        for Tally { name, listeners, scanned } in self.registry.tallies() {
+            stats.by_schema.push((name.clone(), listeners));
+            if scanned > 0 {
+                stats.scanned.push((name.clone(), scanned));
+            }
         }
-        stats.by_schema = by_schema.into_iter().collect();
+        stats.by_schema.sort();
+        stats.scanned.sort();
         for (_, subscriber) in self.registry.subscribers() {
             stats.subscriptions += 1;
             let (frames, bytes) = subscriber.outbox.waiting();

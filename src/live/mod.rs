@@ -21,6 +21,7 @@ pub mod frame;
 mod gap;
 pub mod history;
 pub mod ledger;
+pub mod index;
 pub mod matcher;
 pub mod message;
 pub mod outbox;

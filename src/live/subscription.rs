@@ -142,6 +142,9 @@ pub struct Stats {
     pub plans: usize,
     /// Subscriptions by schema, names sorted.
     pub by_schema: Vec<(Arc<str>, usize)>,
+    /// Plans that the index cannot file, by schema, names sorted, where there are any: each is
+    /// checked against every change of the schema.
+    pub scanned: Vec<(Arc<str>, usize)>,
     /// The fullest outbox: frames and bytes that wait.
     pub slowest_frames: usize,
     pub slowest_bytes: usize,

@@ -1,5 +1,7 @@
 //! `GET /api/realtime/status`: how the stream and its log are, for admins.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::auth::principal::Principal;
@@ -23,8 +25,9 @@ pub(super) async fn status(app: &App, principal: &Principal) -> Result<Json> {
     }
     let (log, stats) = tokio::join!(app.store.read(|reader| reader.log_size()), app.live.stats());
     let log = log?;
-    let by_schema: Map<String, Json> =
-        stats.by_schema.iter().map(|(name, number)| (name.to_string(), json!(number))).collect();
+    let by_name = |counts: &[(Arc<str>, usize)]| -> Map<String, Json> {
+        counts.iter().map(|(name, number)| (name.to_string(), json!(number))).collect()
+    };
     let now = std::time::SystemTime::now()
         .duration_since(std::time::SystemTime::UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
@@ -46,7 +49,8 @@ pub(super) async fn status(app: &App, principal: &Principal) -> Result<Json> {
         },
         "subscriptions": stats.subscriptions,
         "plans": stats.plans,
-        "by_schema": by_schema,
+        "by_schema": by_name(&stats.by_schema),
+        "scanned": by_name(&stats.scanned),
         "slowest_outbox": {"frames": stats.slowest_frames, "bytes": stats.slowest_bytes},
         "replays": {
             "working": stats.replays_working,

@@ -5,6 +5,7 @@
 
 mod garbage;
 mod generate;
+mod index;
 mod naive;
 #[path = "../tables/mod.rs"]
 mod tables;
@@ -30,11 +31,7 @@ const FILTERS: usize = 400;
 
 #[test]
 fn evaluator_and_sqlite_agree() {
-    let seed = std::env::var("ROWCAST_SEED").ok().map_or_else(
-        || std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64),
-        |seed| seed.parse().expect("ROWCAST_SEED is a number"),
-    );
-    println!("ROWCAST_SEED={seed}");
+    let seed = seed();
     let mut random = Random(seed);
     let mut seen = Coverage::default();
     for _ in 0..WORLDS {
@@ -55,6 +52,16 @@ fn evaluator_and_sqlite_agree() {
         }
     }
     seen.check();
+}
+
+/// A new one each run, unless one is given.
+fn seed() -> u64 {
+    let seed = std::env::var("ROWCAST_SEED").ok().map_or_else(
+        || std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64),
+        |seed| seed.parse().expect("ROWCAST_SEED is a number"),
+    );
+    println!("ROWCAST_SEED={seed}");
+    seed
 }
 
 /// What the generator reached.

@@ -46,17 +46,19 @@ impl Fanout {
     /// Fills `found`, ordered so that plans of one body, and changes of one plan, follow each
     /// other.
     pub(super) fn find(&mut self, registry: &Registry, commit: &Commit) {
+        let mut candidates = std::mem::take(&mut self.candidates);
         for (at, change) in commit.changes.iter().enumerate() {
-            let candidates = registry.candidates(change);
+            registry.candidates(change, &mut candidates);
             if candidates.is_empty() || self.is_beyond(change) {
                 continue;
             }
-            for &id in candidates {
+            for &id in &candidates {
                 if let Some(entry) = registry.plan(id) {
                     self.weigh(commit, change, at, id, entry);
                 }
             }
         }
+        self.candidates = candidates;
         self.find_dependants(registry, commit);
         self.found.sort_unstable_by_key(|found| (found.body, found.plan, found.change));
     }

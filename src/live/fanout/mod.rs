@@ -15,7 +15,7 @@ use crate::query::Body;
 
 use super::message::Event;
 use super::outbox::{Frame, Offer};
-use super::registry::{Entry, Group, Registry};
+use super::registry::{Entry, Group, PlanId, Registry};
 
 use bodies::Bodies;
 pub use failure::{Failure, Fault};
@@ -28,6 +28,7 @@ pub struct Fanout {
     /// Of a commit's records as one body shows them.
     body_bytes: usize,
     upto: Option<Key>,
+    candidates: Vec<PlanId>,
     found: Vec<Found>,
     bodies: Bodies,
     frames: Frames,
@@ -89,6 +90,7 @@ impl Fanout {
             most: Most { records: limits.message_records.max(1), bytes: limits.frame_bytes },
             body_bytes: limits.tail_bytes,
             upto: None,
+            candidates: Vec::new(),
             found: Vec::new(),
             bodies: Bodies::default(),
             frames: Frames::default(),

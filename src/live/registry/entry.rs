@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
 
+use crate::live::index::Filed;
 use crate::live::message::{Encode, Events};
 use crate::live::outbox::Outbox;
 use crate::live::subscription::{Request, SubId};
@@ -48,13 +49,14 @@ pub struct Entry {
     /// Of them, who is told transitions, and who is told which fields changed.
     pub(super) transitions: usize,
     pub(super) changes: usize,
+    pub(super) filed: Filed,
     /// The schemas whose records the plan reads through relations, and the junctions between.
     pub(in crate::live) reach: Vec<SchemaId>,
 }
 
 impl Entry {
     /// A plan that nobody listens to yet.
-    pub(super) fn new(plan: Arc<Plan>, body: BodyId, reach: Vec<SchemaId>) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, body: BodyId, filed: Filed, reach: Vec<SchemaId>) -> Self {
         Entry {
             plan,
             body,
@@ -66,6 +68,7 @@ impl Entry {
             listeners: 0,
             transitions: 0,
             changes: 0,
+            filed,
             reach,
         }
     }

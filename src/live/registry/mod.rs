@@ -7,11 +7,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::catalog::Catalog;
-use crate::model::change::Change;
+use crate::model::change::{Change, Op};
 use crate::model::related::{Key, Paths};
 use crate::model::schema::{Schema, SchemaId, Shape};
 use crate::query::{Body, Plan};
 
+use super::index::Index;
 use super::outbox::Outbox;
 use super::subscription::{Request, Start, SubId, Told};
 use super::wanted::Hold;
@@ -80,6 +81,23 @@ impl Subscriber {
     }
 }
 
+/// How many listen to a schema.
+pub struct Tally<'r> {
+    pub name: &'r Arc<str>,
+    pub listeners: usize,
+    /// Plans that every change is checked against.
+    pub scanned: usize,
+}
+
+/// Counts of a schema's plans and of their listeners.
+struct Counts {
+    name: Arc<str>,
+    plans: usize,
+    listeners: usize,
+    /// Of them, those that are told transitions.
+    transitions: usize,
+}
+
 struct SharedBody {
     body: Arc<Body>,
     plans: usize,
@@ -91,7 +109,8 @@ pub struct Registry {
     plans: Vec<Option<Entry>>,
     free_plans: Vec<PlanId>,
     by_plan_key: HashMap<Arc<[u8]>, PlanId>,
-    by_schema: HashMap<SchemaId, Vec<PlanId>>,
+    by_schema: HashMap<SchemaId, Counts>,
+    index: Index,
     bodies: Vec<Option<SharedBody>>,
     free_bodies: Vec<BodyId>,
     by_body_key: HashMap<Arc<[u8]>, BodyId>,
@@ -120,6 +139,10 @@ impl Registry {
         let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
         if mode.transitions && entry.transitions == 1 && !entry.plan.paths.is_empty() {
             self.reading_back.push(plan);
+        }
+        if let Some(counts) = self.by_schema.get_mut(&entry.plan.schema.id) {
+            counts.listeners += 1;
+            counts.transitions += usize::from(mode.transitions);
         }
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
@@ -154,6 +177,10 @@ impl Registry {
             {
                 moved.seat = subscriber.seat;
             }
+            if let Some(counts) = self.by_schema.get_mut(&entry.plan.schema.id) {
+                counts.listeners -= 1;
+                counts.transitions -= usize::from(subscriber.mode.transitions);
+            }
             if subscriber.mode.transitions && entry.transitions == 0 {
                 self.reading_back.retain(|plan| *plan != subscriber.plan);
             }
@@ -180,13 +207,22 @@ impl Registry {
         if let Some(shared) = &mut self.bodies[body] {
             shared.plans += 1;
         }
-        let (key, schema) = (plan.key.clone(), plan.schema.id);
         let mut reach = Vec::new();
         follow(&plan.catalog, &plan.schema, &plan.paths, &mut reach);
-        let entry = Entry::new(plan, body, reach);
-        let id = place(&mut self.plans, &mut self.free_plans, entry);
-        self.by_plan_key.insert(key, id);
-        self.by_schema.entry(schema).or_default().push(id);
+        let id = self.free_plans.pop().unwrap_or_else(|| {
+            self.plans.push(None);
+            self.plans.len() - 1
+        });
+        let filed = self.index.add(id, &plan.catalog, &plan.schema, &plan.filter);
+        self.by_plan_key.insert(plan.key.clone(), id);
+        let counts = self.by_schema.entry(plan.schema.id).or_insert_with(|| Counts {
+            name: plan.schema.name.clone(),
+            plans: 0,
+            listeners: 0,
+            transitions: 0,
+        });
+        counts.plans += 1;
+        self.plans[id] = Some(Entry::new(plan, body, filed, reach));
         id
     }
 
@@ -194,10 +230,11 @@ impl Registry {
         let Some(entry) = self.plans[id].take() else { return };
         self.free_plans.push(id);
         self.by_plan_key.remove(&entry.plan.key);
+        self.index.remove(id, &entry.filed);
         let schema = entry.plan.schema.id;
-        if let Some(plans) = self.by_schema.get_mut(&schema) {
-            plans.retain(|plan| *plan != id);
-            if plans.is_empty() {
+        if let Some(counts) = self.by_schema.get_mut(&schema) {
+            counts.plans -= 1;
+            if counts.plans == 0 {
                 self.by_schema.remove(&schema);
             }
         }
@@ -221,10 +258,34 @@ impl Registry {
         }
     }
 
-    /// The plans that a change may concern: all that it does, perhaps more. Each is then checked
-    /// exactly.
-    pub fn candidates(&self, change: &Change) -> &[PlanId] {
-        self.by_schema.get(&change.schema).map_or(&[], Vec::as_slice)
+    /// Fills `out` with the plans that a change may concern, each once: all that it does, perhaps
+    /// more. Each is then checked exactly. What a record was before an update concerns those that
+    /// are told transitions.
+    pub fn candidates(&self, change: &Change, out: &mut Vec<PlanId>) {
+        out.clear();
+        let Some(counts) = self.by_schema.get(&change.schema) else { return };
+        let after = change.after.as_deref();
+        let before = match (change.op, &change.before) {
+            (Op::Update, _) if counts.transitions == 0 => None,
+            // A dependant: its own columns are as they were.
+            (_, Some(before))
+                if change.after.as_ref().is_some_and(|row| Arc::ptr_eq(row, before)) =>
+            {
+                None
+            }
+            (_, before) => before.as_deref(),
+        };
+        let (schema, version) = (change.schema, change.schema_version);
+        self.index.look_up(schema, version, after.into_iter().chain(before), out);
+        if self.index.has_others(schema, version) {
+            // What they ask for cannot be held against this row; they end when it is tried.
+            let others = self.plans.iter().enumerate().filter(|(_, entry)| {
+                entry.as_ref().is_some_and(|entry| {
+                    entry.plan.schema.id == schema && entry.plan.schema.version != version
+                })
+            });
+            out.extend(others.map(|(id, _)| id));
+        }
     }
 
     /// The plans whose listeners want to hear of records that read what a commit changed.
@@ -239,6 +300,19 @@ impl Registry {
     /// The body of its plans; they were compiled alike, any of them encodes for all.
     pub fn body(&self, id: BodyId) -> Option<&Arc<Body>> {
         Some(&self.bodies.get(id)?.as_ref()?.body)
+    }
+
+    pub fn plan_count(&self) -> usize {
+        self.plans.len() - self.free_plans.len()
+    }
+
+    /// Of each schema that somebody listens to.
+    pub fn tallies(&self) -> impl Iterator<Item = Tally<'_>> {
+        self.by_schema.iter().map(|(schema, counts)| Tally {
+            name: &counts.name,
+            listeners: counts.listeners,
+            scanned: self.index.scanned(*schema),
+        })
     }
 
     pub fn plans(&self) -> impl Iterator<Item = &Entry> {
@@ -346,6 +420,7 @@ mod tests {
         }
         assert!(registry.is_empty() && registry.plans().next().is_none());
         assert!(registry.by_schema.is_empty() && registry.by_body_key.is_empty());
+        assert!(registry.index.is_empty());
     }
 
     #[test]

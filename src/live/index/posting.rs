@@ -1,0 +1,145 @@
+//! The plans filed under one thing, and such lists by a keyed hash of the thing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use indexmap::IndexSet;
+
+/// A plan as the index writes it down: 2^32 plans do not fit into memory.
+pub(super) type Id = u32;
+
+/// Plans in no order, each once. Most things are asked for by one plan alone, and that one takes
+/// no memory of its own.
+#[derive(Debug)]
+pub(super) enum Posting {
+    One(Id),
+    /// Two or more. A set that also has places: it is told in the time of its length, however
+    /// long it once was.
+    Many(Box<IndexSet<Id, Mixed>>),
+}
+
+impl Posting {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Posting::One(_) => 1,
+            Posting::Many(plans) => plans.len(),
+        }
+    }
+
+    pub(super) fn add(&mut self, plan: Id) {
+        match self {
+            Posting::One(first) if *first == plan => {}
+            Posting::One(first) => {
+                *self = Posting::Many(Box::new(IndexSet::from_iter([*first, plan])));
+            }
+            Posting::Many(plans) => {
+                plans.insert(plan);
+            }
+        }
+    }
+
+    /// Takes a plan out; whether nobody is left.
+    pub(super) fn remove(&mut self, plan: Id) -> bool {
+        match self {
+            Posting::One(first) => *first == plan,
+            Posting::Many(plans) => {
+                plans.swap_remove(&plan);
+                if let (1, Some(&last)) = (plans.len(), plans.first()) {
+                    *self = Posting::One(last);
+                } else if plans.capacity() / 8 > plans.len() {
+                    plans.shrink_to(2 * plans.len());
+                }
+                false
+            }
+        }
+    }
+
+    pub(super) fn give(&self, out: &mut Vec<Id>) {
+        match self {
+            Posting::One(plan) => out.push(*plan),
+            Posting::Many(plans) => out.extend(plans.iter()),
+        }
+    }
+}
+
+/// Lists by a hash of what their plans ask for. Who hashes keys it, so that nobody can choose
+/// things that meet; where two meet all the same, both lists are one, and a candidate too many is
+/// found out when it is checked.
+#[derive(Debug, Default)]
+pub(super) struct Postings(HashMap<u64, Posting, BuildHasherDefault<Plain>>);
+
+impl Postings {
+    pub(super) fn add(&mut self, hash: u64, plan: Id) {
+        match self.0.entry(hash) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Posting::One(plan));
+            }
+            Entry::Occupied(mut list) => list.get_mut().add(plan),
+        }
+    }
+
+    pub(super) fn remove(&mut self, hash: u64, plan: Id) {
+        if let Entry::Occupied(mut list) = self.0.entry(hash)
+            && list.get_mut().remove(plan)
+        {
+            list.remove();
+        }
+    }
+
+    pub(super) fn give(&self, hash: u64, out: &mut Vec<Id>) {
+        if let Some(list) = self.0.get(&hash) {
+            list.give(out);
+        }
+    }
+
+    pub(super) fn len(&self, hash: u64) -> usize {
+        self.0.get(&hash).map_or(0, Posting::len)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// For keys that are hashes.
+#[derive(Default)]
+pub(super) struct Plain(u64);
+
+impl Hasher for Plain {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// For small numbers of our own making.
+pub(super) type Mixed = BuildHasherDefault<Mix>;
+
+#[derive(Default)]
+pub(super) struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // Fibonacci hashing; the high bits are the good ones, and tables look at the low ones too.
+        let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,26 @@
+//! What can be filed nowhere: every change of the schema comes by. Its length is a metric.
+
+use indexmap::IndexSet;
+
+use super::posting::{Id, Mixed};
+
+#[derive(Debug, Default)]
+pub(super) struct Scan(IndexSet<Id, Mixed>);
+
+impl Scan {
+    pub(super) fn add(&mut self, plan: Id) {
+        self.0.insert(plan);
+    }
+
+    pub(super) fn remove(&mut self, plan: Id) {
+        self.0.swap_remove(&plan);
+    }
+
+    pub(super) fn plans(&self) -> impl Iterator<Item = Id> + '_ {
+        self.0.iter().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
