@@ -1,24 +1,56 @@
 //! `rowcast bench`: a load generator that measures a server from outside, over real sockets, and
 //! the floor beside it.
 
+mod check;
+mod client;
+mod drive;
+mod feed;
 mod floor;
+mod idle;
+mod ledger;
 mod matching;
+mod options;
+mod place;
+mod process;
+mod progress;
+mod record;
+mod report;
+mod scenario;
+mod stats;
+mod subscriber;
+mod wire;
+mod writer;
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+
+use self::drive::Pace;
+use self::feed::Audience;
+use self::options::Options;
+use self::progress::Bar;
+use self::scenario::Scenario;
 
 /// `rowcast bench SCENARIO`.
 #[derive(clap::Args, Debug)]
 pub struct Bench {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Scenario {
+enum Command {
     /// Every change to every subscriber
     Broadcast(Options),
+    /// As many filters as subscribers: each change is for one of them
+    Selective(Options),
+    /// Twenty compound filters with a selection, shared by all subscribers
+    Mixed(Options),
+    /// Subscribers who only wait: memory of each, how fast they come, what is left when they go
+    Idle(Options),
+    /// Durable creates, with nobody listening
+    Writes(Options),
     /// What a change costs among many plans, in process and without a store
     Match(matching::Match),
     /// A server of bare write() calls, for --floor
@@ -26,23 +58,99 @@ enum Scenario {
     FloorServer(floor::FloorServer),
 }
 
-/// What the scenarios over sockets have in common.
-#[derive(clap::Args, Clone, Debug)]
-struct Options {
-    /// Subscribers
-    #[arg(long, value_name = "N")]
-    subscribers: Option<usize>,
-}
-
 impl Bench {
     /// Runs the scenario; fails where a delivery was missing, doubled, reordered or wrong.
     pub fn run(&self) -> Result<ExitCode> {
-        match &self.scenario {
-            Scenario::Broadcast(options) => {
-                Err(Error::bad(format!("{:?}: not measured yet", options.subscribers)))
-            }
-            Scenario::Match(matching) => matching.run(),
-            Scenario::FloorServer(floor) => floor.run(),
+        match &self.command {
+            Command::Broadcast(options) => run(broadcast(options), options),
+            Command::Selective(options) => run(selective(options), options),
+            Command::Mixed(options) => run(mixed(options), options),
+            Command::Idle(options) => run(idle(options), options),
+            Command::Writes(options) => run(writes(options), options),
+            Command::Match(matching) => matching.run(),
+            Command::FloorServer(floor) => floor.run(),
         }
     }
+}
+
+fn broadcast(options: &Options) -> Vec<Part> {
+    listened("broadcast", options, &[1_000], |_| Audience::All)
+}
+
+fn selective(options: &Options) -> Vec<Part> {
+    let audience = |subscribers| Audience::Distinct(subscribers as u64);
+    listened("selective", options, &[100, 1_000, 10_000], audience)
+}
+
+fn mixed(options: &Options) -> Vec<Part> {
+    listened("mixed", options, &[1_000], |_| Audience::Mixed)
+}
+
+/// One that somebody listens to, at each of its sizes.
+fn listened(
+    name: &'static str,
+    options: &Options,
+    sizes: &[usize],
+    audience: impl Fn(usize) -> Audience,
+) -> Vec<Part> {
+    let pace = options.pace.unwrap_or(Pace::Delivery);
+    let writers = usize::from(options.writers.unwrap_or(1));
+    let of = |subscribers| {
+        let audience = audience(subscribers);
+        Part::Load(Scenario { name, audience, subscribers, writers, pace })
+    };
+    options.sizes(sizes).into_iter().map(of).collect()
+}
+
+fn writes(options: &Options) -> Vec<Part> {
+    let audience = Audience::Nobody;
+    let pace = options.pace.unwrap_or(Pace::Ack);
+    let writers = options.writers.map_or(vec![1, 64], |writers| vec![usize::from(writers)]);
+    let name = "writes";
+    let of = |writers| Part::Load(Scenario { name, audience, subscribers: 0, writers, pace });
+    writers.into_iter().map(of).collect()
+}
+
+fn idle(options: &Options) -> Vec<Part> {
+    options.sizes(&[10_000]).into_iter().map(Part::Idle).collect()
+}
+
+/// What is run, and told of as one.
+enum Part {
+    Load(Scenario),
+    Idle(usize),
+}
+
+/// Runs these, one after the other, and tells what they came to.
+fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
+    listen_for_interrupts();
+    let bar = Bar::new();
+    let mut all = Vec::new();
+    for part in parts {
+        let told = match part {
+            Part::Load(scenario) => report::told(&scenario.run(options, &bar)?),
+            Part::Idle(subscribers) => idle::run(subscribers, options, &bar)?,
+        };
+        if !options.json {
+            bar.print(&told.table);
+        }
+        all.push(told);
+    }
+    let whole = all.iter().all(|told| told.whole);
+    if options.json {
+        bar.print(&format!("{:#}", report::document(all)));
+    }
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// So that Ctrl-C leaves no server and no folder behind: the generator looks at what it sets.
+fn listen_for_interrupts() {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime
+            && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
+        {
+            client::INTERRUPTED.store(true, Ordering::Relaxed);
+        }
+    });
 }

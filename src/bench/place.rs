@@ -1,0 +1,114 @@
+//! The server that is measured: its own in a temporary folder, or one that runs elsewhere.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
+use bytes::Bytes;
+use hyper::Method;
+use hyper::header::{self, HeaderName, HeaderValue};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Kind, Result};
+use crate::net::client::{Bounds, Place};
+
+use super::options::Options;
+use super::process::{self, Running};
+use super::record;
+
+/// A server with a schema of the bench's own; what was started or made for it is gone with it.
+pub struct Bed {
+    pub address: SocketAddr,
+    pub schema: String,
+    pub pid: Option<u32>,
+    token: String,
+    /// Ended when dropped.
+    _running: Option<Running>,
+    /// The schema was made there, and is removed.
+    borrowed: bool,
+}
+
+impl Bed {
+    pub fn make(options: &Options) -> Result<Bed> {
+        match &options.url {
+            Some(url) => Bed::borrow(url, options),
+            None => {
+                let program = options.server.clone().map_or_else(process::own_program, Ok)?;
+                let schema = "reading".to_owned();
+                let text = record::schema(&schema);
+                let (running, token) = Running::server(&program, &schema, &text)?;
+                let (address, pid) = (running.address, Some(running.pid()));
+                let _running = Some(running);
+                Ok(Bed { address, schema, pid, token, _running, borrowed: false })
+            }
+        }
+    }
+
+    fn borrow(url: &str, options: &Options) -> Result<Bed> {
+        let (place, _) = Place::parse(url).map_err(|error| Error::bad(error.to_string()))?;
+        let Place::Web { tls: false, host, port } = place else {
+            return Err(Error::bad("--url: only http:// is measured"));
+        };
+        let mut found = (host.as_str(), port)
+            .to_socket_addrs()
+            .map_err(|error| Error::bad(format!("--url: {host}: {error}")))?;
+        let address = found.next().ok_or_else(|| Error::bad(format!("--url: {host}: unknown")))?;
+        let name = options.token_env.as_deref().unwrap_or_default();
+        let token = std::env::var(name)
+            .map_err(|_| Error::bad(format!("--token-env {name}: no such variable")))?;
+        let token = token.trim().to_owned();
+        let schema = format!("bench_{:08x}", uuid::Uuid::new_v4().as_fields().0);
+        let text = record::schema(&schema);
+        let body = serde_json::from_str(&text).map_err(|error| Error::bad(error.to_string()))?;
+        call(address, Method::POST, "/api/schema", Some(&token), Some(&body))?;
+        Ok(Bed { address, schema, pid: options.pid, token, _running: None, borrowed: true })
+    }
+
+    /// The headers of every request, each with its line end.
+    pub fn headers(&self) -> String {
+        format!("Host: {}\r\nAuthorization: Bearer {}\r\n", self.address, self.token)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if self.borrowed {
+            let path = format!("/api/schema/{}", self.schema);
+            let gone = call(self.address, Method::DELETE, &path, Some(&self.token), None);
+            if let Err(error) = gone {
+                eprintln!("rowcast: schema {} could not be removed: {error}", self.schema);
+            }
+        }
+    }
+}
+
+/// One call; gives what stands under `data`.
+pub fn call(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&Json>,
+) -> Result<Json> {
+    let failed = |why: String| Error::new(Kind::Unavailable, format!("{address}{path}: {why}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+    let place = Place::Web { tls: false, host: address.ip().to_string(), port: address.port() };
+    let mut headers: Vec<(HeaderName, HeaderValue)> =
+        vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    if let Some(token) = token {
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| Error::bad("the token holds characters that no token has"))?;
+        bearer.set_sensitive(true);
+        headers.push((header::AUTHORIZATION, bearer));
+    }
+    let body = Bytes::from(body.map(Json::to_string).unwrap_or_default());
+    let answer = place.request(method, path, &headers, body, Bounds::default());
+    let answer = runtime.block_on(answer).map_err(|error| failed(error.to_string()))?;
+    let mut told: Json = serde_json::from_slice(&answer.body).unwrap_or_default();
+    match answer.status {
+        200 => Ok(told["data"].take()),
+        status => {
+            let why = told["error"]["message"].as_str().unwrap_or("no reason given");
+            Err(failed(format!("answered {status}: {why}")))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! How far a bench is, on stderr where somebody looks at it.
+
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Gone when dropped.
+pub struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    pub fn new() -> Bar {
+        Bar(std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(1_000);
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:20} {msg}") {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    /// What is being done from now on.
+    pub fn say(&self, what: String) {
+        if let Bar(Some(bar)) = self {
+            bar.set_position(0);
+            bar.set_message(what);
+            bar.tick();
+        }
+    }
+
+    /// A result, to stdout. Whoever reads it may have gone (`| head`): that is no fault.
+    pub fn print(&self, text: &str) {
+        use std::io::Write as _;
+        let print = || drop(writeln!(std::io::stdout().lock(), "{text}"));
+        match self {
+            Bar(Some(bar)) => bar.suspend(print),
+            Bar(None) => print(),
+        }
+    }
+
+    /// The share of it that is done.
+    pub fn at(&self, share: f64) {
+        if let Bar(Some(bar)) = self {
+            bar.set_position((share.clamp(0.0, 1.0) * 1_000.0) as u64);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Bar(Some(bar)) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
