@@ -1,6 +1,5 @@
-//! One thread, all commits, in log order.
+//! All commits, one after the other, in log order; see [`super::helm`] for who does it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,26 +77,23 @@ impl Matcher {
         })
     }
 
-    /// Runs until stopped. A panic here leaves nobody who could be told the truth: the process
-    /// ends, non-zero, at once.
-    pub(super) fn run_or_abort(self) {
-        if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
-            tracing::error!("the matcher panicked: ending the process");
-            std::process::abort();
+    /// Does what waits first, if anything does, and what the clock asks for; `false` when told to
+    /// stop.
+    pub(super) fn step(&mut self) -> bool {
+        match self.queue.pop() {
+            Some(Item::Commit(commit)) => self.commit(&commit),
+            Some(Item::Missed(missed)) => self.refill(missed),
+            Some(Item::Command(Command::Stop)) => return false,
+            Some(Item::Command(command)) => self.command(command),
+            None => {}
         }
+        self.clockwork();
+        true
     }
 
-    fn run(mut self) {
-        loop {
-            match self.queue.next(self.tick.min(self.positions)) {
-                Some(Item::Commit(commit)) => self.commit(&commit),
-                Some(Item::Missed(missed)) => self.refill(missed),
-                Some(Item::Command(Command::Stop)) => return,
-                Some(Item::Command(command)) => self.command(command),
-                None => {}
-            }
-            self.clockwork();
-        }
+    /// When the clock asks for something next.
+    pub(super) fn due(&self) -> Instant {
+        self.tick.min(self.positions)
     }
 
     /// What is done by the clock.
@@ -114,7 +110,7 @@ impl Matcher {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
             Command::Detach(id) => {

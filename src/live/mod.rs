@@ -19,6 +19,7 @@ pub mod cache;
 pub mod fanout;
 pub mod frame;
 mod gap;
+mod helm;
 pub mod history;
 pub mod index;
 pub mod ledger;

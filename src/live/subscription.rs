@@ -17,13 +17,14 @@ use crate::model::schema::Schema;
 use crate::query::{Ask, Plan, parse_key};
 use crate::store::Mark;
 
+use super::helm::Helm;
 use super::ledger::{Ledger, Payer, Share};
 use super::matcher::Matcher;
 use super::message::{Encode, Events};
 use super::outbox::{Close, Outbox};
 use super::recent::Recent;
 use super::source::Source;
-use super::tail::{Queue, Tail};
+use super::tail::Tail;
 use super::wanted::{Hold, Wanted};
 use super::way::{self, Begin, Core, Gate, New, Way};
 
@@ -135,6 +136,18 @@ pub(super) enum Command {
     Stop,
 }
 
+impl Command {
+    /// Whether it takes a few microseconds at most: it is done by whoever brings it, if nobody is
+    /// at the helm. What a replay missed may be much to tell.
+    pub(super) fn is_light(&self) -> bool {
+        match self {
+            Command::Attach(attach) => attach.told.is_none(),
+            Command::Detach(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// What an admin may know of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
@@ -162,6 +175,7 @@ pub struct Stats {
 pub struct Live {
     core: Arc<Core>,
     ledger: Arc<Ledger>,
+    helm: Arc<Helm>,
     next: AtomicU64,
     matcher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -187,17 +201,20 @@ impl Live {
                 let principals = principals.clone();
                 move || match Matcher::new(queue, source, principals, wanted, limits) {
                     Ok(matcher) => {
-                        let _ = tell.send(Ok(matcher.recent.clone()));
-                        matcher.run_or_abort();
+                        let recent = matcher.recent.clone();
+                        let helm = Helm::new(matcher);
+                        let _ = tell.send(Ok((recent, helm.clone())));
+                        helm.run();
                     }
                     Err(error) => drop(tell.send(Err(error))),
                 }
             })
             .map_err(|error| failed(error.to_string()))?;
-        let recent = told.recv().map_err(|_| failed("it panicked".into()))??;
+        let (recent, helm) = told.recv().map_err(|_| failed("it panicked".into()))??;
         Ok(Arc::new(Live {
             core: Core::new(queue, source, principals, wanted, recent, limits),
             ledger: Arc::default(),
+            helm,
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
         }))
@@ -236,8 +253,8 @@ impl Live {
             None => Begin::Snapshot,
         };
         let (task, gate) = way.start(begin);
-        let queue = core.queue.clone();
-        Ok(Subscription { id, queue, way: Some((task.abort_handle(), gate)), _share: share })
+        let way = Some((task.abort_handle(), gate));
+        Ok(Subscription { id, helm: self.helm.clone(), way, _share: share })
     }
 
     /// Counts what the subscription costs its principal. The states before a change are looked at
@@ -258,12 +275,11 @@ impl Live {
         let New { id, request, plan, key, hold, outbox } = new;
         let (answer, active) = oneshot::channel();
         let attach = Attach { id, request, plan, key, hold, outbox, told: None, answer };
-        if !self.core.queue.command(Command::Attach(Box::new(attach))) {
+        if !self.helm.command(Command::Attach(Box::new(attach))) {
             return Err(way::stopping());
         }
         // Made before waiting: if the client leaves meanwhile, the detach follows the attach.
-        let queue = self.core.queue.clone();
-        let subscription = Subscription { id, queue, way: None, _share: share };
+        let subscription = Subscription { id, helm: self.helm.clone(), way: None, _share: share };
         active.await.map_err(|_| way::stopping())??;
         Ok(subscription)
     }
@@ -309,7 +325,7 @@ impl Drop for Live {
 /// An active subscription; ends when dropped.
 pub struct Subscription {
     id: SubId,
-    queue: Arc<Queue>,
+    helm: Arc<Helm>,
     /// What it does before it is live.
     way: Option<(AbortHandle, Arc<Gate>)>,
     /// Its part of what its principal's may cost.
@@ -322,7 +338,7 @@ impl Drop for Subscription {
             gate.shut();
             task.abort();
         }
-        self.queue.command(Command::Detach(self.id));
+        self.helm.command(Command::Detach(self.id));
     }
 }
 

@@ -143,23 +143,64 @@ impl Queue {
         true
     }
 
-    /// The next item; `None` when `until` comes first.
-    pub(super) fn next(&self, until: Instant) -> Option<Item> {
+    /// As [`Queue::command`], but wakes nobody: whoever brings it sees to it that it is done (see
+    /// [`super::helm`]).
+    pub(super) fn leave(&self, command: Command) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        state.items.push_back(Item::Command(command));
+        true
+    }
+
+    /// Wakes the matcher's thread, if something waits.
+    pub(super) fn wake(&self) {
+        if !self.lock().items.is_empty() {
+            self.more.notify_one();
+        }
+    }
+
+    /// Waits until there is something, or `until` comes. What was popped last is done.
+    pub(super) fn wait(&self, until: Instant) {
         let mut state = self.lock();
         state.bytes -= std::mem::take(&mut state.working);
-        loop {
-            if let Some(item) = state.items.pop_front() {
-                if let Item::Commit(commit) = &item {
-                    state.working = weight(commit);
-                }
-                return Some(item);
-            }
+        while state.items.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
-                return None;
+                return;
             }
             state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// The next item; what was popped before is done.
+    pub(super) fn pop(&self) -> Option<Item> {
+        let mut state = self.lock();
+        state.bytes -= std::mem::take(&mut state.working);
+        let item = state.items.pop_front()?;
+        if let Item::Commit(commit) = &item {
+            state.working = weight(commit);
+        }
+        Some(item)
+    }
+
+    /// The next item, if it is a command that takes little.
+    pub(super) fn pop_light(&self) -> Option<Command> {
+        let mut state = self.lock();
+        match state.items.pop_front()? {
+            Item::Command(command) if command.is_light() => Some(command),
+            other => {
+                state.items.push_front(other);
+                None
+            }
+        }
+    }
+
+    /// Whether [`Queue::pop_light`] would give something.
+    pub(super) fn is_light(&self) -> bool {
+        let state = self.lock();
+        matches!(state.items.front(), Some(Item::Command(command)) if command.is_light())
     }
 
     /// What waits up to the commit that made the catalog of this version, which may be on its way

@@ -1,4 +1,6 @@
 //! A matcher that is so far behind that commits are dropped, and read again from the log.
+//!
+//! Who subscribes does the matcher's work, so one worker of each test is held with it.
 
 use std::sync::mpsc;
 use std::sync::{Arc, atomic::Ordering};
@@ -50,7 +52,7 @@ fn ids(heard: &[Json]) -> Vec<i64> {
     heard.iter().map(|message| message["data"]["id"].as_i64().expect("an id")).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_misses_or_doubles_what_was_dropped() {
     let mut world = small();
     let before = world.listen(|_| {}).await;
@@ -78,7 +80,7 @@ async fn nobody_misses_or_doubles_what_was_dropped() {
     assert_eq!(positions.collect::<Vec<_>>(), (0..=501).collect::<Vec<_>>());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_may_happen_again_meanwhile() {
     let mut world = small();
     let ear = world.listen(|_| {}).await;
@@ -93,7 +95,7 @@ async fn it_may_happen_again_meanwhile() {
     assert_eq!(ids(&world.heard(&ear).await), (0..500).collect::<Vec<_>>());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_dropped_ends_sessions_and_narrows_access_all_the_same() {
     let mut world = small();
     let [ended, demoted] = [2, 3].map(Uuid::from_u128);
@@ -135,7 +137,7 @@ async fn what_was_dropped_ends_sessions_and_narrows_access_all_the_same() {
     assert_eq!(ids(&world.heard(&after).await), [100]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_catalog_that_is_ahead_of_the_queue_is_waited_for() {
     let mut world = small();
     let ear = world.listen(|_| {}).await;
@@ -185,7 +187,7 @@ fn relayout(world: &World, version: u32) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_log_has_no_more_ends_everybody() {
     let mut world = small();
     let ear = world.listen(|_| {}).await;
