@@ -21,13 +21,16 @@ pub(crate) struct Line<T> {
 
 struct State<T> {
     waiting: VecDeque<T>,
+    /// Threads that sleep until something comes. Telling the condition variable is a system call
+    /// whether or not somebody listens, and a busy writer does not.
+    asleep: usize,
     closed: bool,
 }
 
 impl<T> Line<T> {
     pub(crate) fn new(limit: usize) -> Self {
         Line {
-            state: Mutex::new(State { waiting: VecDeque::new(), closed: false }),
+            state: Mutex::new(State { waiting: VecDeque::new(), asleep: 0, closed: false }),
             filled: Condvar::new(),
             limit,
         }
@@ -57,8 +60,11 @@ impl<T> Line<T> {
             return Err(Refused::Full);
         }
         state.waiting.push_back(item);
+        let asleep = state.asleep > 0;
         drop(state);
-        self.filled.notify_one();
+        if asleep {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -72,7 +78,9 @@ impl<T> Line<T> {
             if state.closed {
                 return None;
             }
+            state.asleep += 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.asleep -= 1;
         }
     }
 
@@ -80,16 +88,22 @@ impl<T> Line<T> {
     /// `false` when the line is closed and empty.
     pub(crate) fn take_all(&self, into: &mut VecDeque<T>, patience: Duration) -> bool {
         let mut state = self.lock();
-        let until = Instant::now() + patience;
+        let mut until = None;
         while state.waiting.is_empty() && !state.closed {
-            let left = until.saturating_duration_since(Instant::now());
+            if patience.is_zero() {
+                return true;
+            }
+            let now = Instant::now();
+            let left = until.get_or_insert(now + patience).saturating_duration_since(now);
             if left.is_zero() {
                 return true;
             }
+            state.asleep += 1;
             state = match self.filled.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+            state.asleep -= 1;
         }
         into.append(&mut state.waiting);
         !(into.is_empty() && state.closed)

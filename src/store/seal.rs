@@ -16,22 +16,35 @@ use super::readable;
 use super::tx::Tx;
 use super::view::Present;
 
+/// Random numbers for entries, asked of the system many at once.
+#[derive(Default)]
+pub(crate) struct Stamps(Vec<u64>);
+
+impl Stamps {
+    fn next(&mut self) -> Result<u64> {
+        if self.0.is_empty() {
+            let mut bytes = [0; 512];
+            getrandom::fill(&mut bytes).map_err(Error::internal)?;
+            let (numbers, _) = bytes.as_chunks();
+            self.0.extend(numbers.iter().map(|number| u64::from_ne_bytes(*number)));
+        }
+        self.0.pop().ok_or_else(|| Error::internal("no random numbers"))
+    }
+}
+
 /// Writes the job's entry and adds its look-ups to `lines`; `None` where it changed nothing.
 pub(crate) fn seal(
     tx: &Tx<'_>,
     tail: &mut Tail,
     lines: &mut Lines,
+    stamps: &mut Stamps,
     want: &Arc<Want>,
 ) -> Result<Option<Arc<Commit>>> {
     let (changes, schemas) = tx.touched.changes();
     if changes.is_empty() && tx.notices.is_empty() {
         return Ok(None);
     }
-    let mark = Mark {
-        position: tail.newest.position + 1,
-        stamp: getrandom::u64().map_err(Error::internal)?,
-        time: tx.now,
-    };
+    let mark = Mark { position: tail.newest.position + 1, stamp: stamps.next()?, time: tx.now };
     let mut entry = Vec::with_capacity(256);
     codec::encode(tx.origin, &changes, &schemas, &tx.notices, &mut entry);
     let bytes = log::append(tx.connection, mark, tail.ends, &entry, &changes, &schemas, lines)

@@ -1,7 +1,7 @@
 //! The one thread that writes.
 //!
-//! It takes whatever waits into one transaction, each job in a savepoint of its own, so that one
-//! fsync serves them all while each succeeds or fails alone. After the COMMIT it tells the sink,
+//! It takes whatever waits into one transaction, each job after the first in a savepoint of its own,
+//! so that one fsync serves them all while each succeeds or fails alone. After the COMMIT it tells the sink,
 //! in log order, and then answers.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use super::fault::{Trouble, fault};
 use super::line::Line;
 use super::log::{self, Tail};
 use super::lookup::Lines;
-use super::seal::seal;
+use super::seal::{Stamps, seal};
 use super::trim::Trim;
 use super::tx::{Desk, Tx};
 use super::{CommitSink, Shared, Written};
@@ -111,6 +111,7 @@ pub(crate) struct Writer {
     lines: Lines,
     lines_waiting: usize,
     trim: Trim,
+    stamps: Stamps,
     desk: Desk,
     line: Arc<Line<Task>>,
     shared: Arc<Shared>,
@@ -150,6 +151,7 @@ impl Writer {
             lines_waiting: options.lookups_waiting,
             connection: Some(connection),
             trim: Trim::new(options.log_age, options.log_bytes),
+            stamps: Stamps::default(),
             desk,
             line,
             shared,
@@ -240,6 +242,7 @@ impl Writer {
         let before = self.shared.catalog.load_full();
         let mut catalog = before.clone();
         let begun = Instant::now();
+        // A transaction is open: it holds a job that stands.
         let mut open = false;
         while done.len() < GROUP_JOBS {
             let Some(task) = waiting.pop_front() else {
@@ -256,16 +259,16 @@ impl Writer {
                 Task::Barrier(reply) => barriers.push(reply),
                 Task::Write(job) if job.abandoned() => {}
                 Task::Write(mut job) => {
-                    if !open {
-                        if let Err(error) = statement(connection, "BEGIN IMMEDIATE") {
-                            done.push((job, Ok(None)));
-                            return Err(error.into());
-                        }
-                        open = true;
+                    if !open && let Err(error) = statement(connection, "BEGIN IMMEDIATE") {
+                        done.push((job, Ok(None)));
+                        return Err(error.into());
                     }
-                    let outcome = self.run_job(connection, &mut *job, &mut catalog);
+                    let outcome = self.run_job(connection, &mut *job, &mut catalog, open);
                     match outcome {
-                        Ok(outcome) => done.push((job, outcome)),
+                        Ok(outcome) => {
+                            open |= outcome.is_ok();
+                            done.push((job, outcome));
+                        }
                         Err(failed) => {
                             done.push((job, Ok(None)));
                             return Err(failed);
@@ -289,20 +292,25 @@ impl Writer {
         Ok((!Arc::ptr_eq(&before, &catalog)).then_some(catalog))
     }
 
-    /// One job in its savepoint. The outer error ends the group.
+    /// One job, in a savepoint if the transaction holds jobs before it; else its failure takes the
+    /// whole transaction back, and a lone job costs two statements less. The outer error ends the
+    /// group.
     fn run_job(
         &mut self,
         connection: &Connection,
         job: &mut dyn Job,
         catalog: &mut Arc<Catalog>,
+        others: bool,
     ) -> Result<Result<Option<Arc<Commit>>>, Failed> {
-        statement(connection, "SAVEPOINT job")?;
+        if others {
+            statement(connection, "SAVEPOINT job")?;
+        }
         let now = self.now();
         let mut tail = self.tail;
         let mut tx = Tx::new(connection, &self.desk, catalog.clone(), now);
         let outcome = job.run(&mut tx).and_then(|()| {
             let want = self.shared.want.load();
-            seal(&tx, &mut tail, &mut self.lines, &want)
+            seal(&tx, &mut tail, &mut self.lines, &mut self.stamps, &want)
         });
         let migrated = tx.migrated.then(|| tx.catalog.clone());
         drop(tx);
@@ -312,14 +320,20 @@ impl Writer {
             return Err(Failed { error: unwritten(error), trouble: Trouble::Disk });
         }
         if outcome.is_ok() {
-            statement(connection, "RELEASE job")?;
+            if others {
+                statement(connection, "RELEASE job")?;
+            }
             self.tail = tail;
             if let Some(new) = migrated {
                 *catalog = new;
             }
         } else {
-            statement(connection, "ROLLBACK TO job")?;
-            statement(connection, "RELEASE job")?;
+            if others {
+                statement(connection, "ROLLBACK TO job")?;
+                statement(connection, "RELEASE job")?;
+            } else {
+                statement(connection, "ROLLBACK")?;
+            }
             self.lines.keep_until(self.tail.newest.position);
             if migrated.is_some() {
                 self.desk.clear();
