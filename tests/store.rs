@@ -22,5 +22,7 @@ mod replay;
 mod rows;
 #[path = "support/blog.rs"]
 mod support;
+#[path = "store/turns.rs"]
+mod turns;
 #[path = "store/writes.rs"]
 mod writes;

@@ -67,7 +67,7 @@ impl Content {
             accounts::written(&mut job, &schema, None, None)?;
             Ok(rows.len() as u64)
         };
-        Ok(self.store.write(job).await?.value)
+        Ok(self.store.write_long(principal.user, job).await?.value)
     }
 
     /// Deletes every record that is in the filter, in what the principal may read, and in what it
@@ -86,7 +86,7 @@ impl Content {
             accounts::written(&mut job, &schema, None, None)?;
             Ok(rows.len() as u64)
         };
-        Ok(self.store.write(job).await?.value)
+        Ok(self.store.write_long(principal.user, job).await?.value)
     }
 
     fn bulk(

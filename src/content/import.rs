@@ -124,7 +124,7 @@ impl Content {
             imported.refused.sort_by_key(|(index, _)| *index);
             Ok(imported)
         };
-        match self.store.write(job).await {
+        match self.store.write_long(principal.user, job).await {
             Ok(written) => Ok(written.value),
             Err(error) => told.try_recv().map_err(|_| error),
         }

@@ -26,7 +26,7 @@ pub trait Source: Send + Sync {
     fn catalog(&self) -> Arc<Catalog>;
     /// What the writer must gather from now on.
     fn want(&self, want: Want);
-    /// Resolves when all that the writer was given before has reached the tail.
+    /// Resolves when all that the writer had begun before has reached the tail.
     fn barrier(&self) -> Reading<'_, ()>;
     /// The next page of a snapshot, in a short read of its own. The caller bounds how many ask at
     /// once.

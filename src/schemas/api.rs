@@ -93,7 +93,7 @@ impl Service {
         let (defs, how) = (std::mem::take(&mut change.defs), std::mem::take(&mut change.how));
         let written = self
             .store
-            .write(move |tx| {
+            .write_long(None, move |tx| {
                 let stored = tx.stored()?;
                 match examine(tx, &stored, &defs, &how)? {
                     Err(faults) => Err(invalid(faults)),

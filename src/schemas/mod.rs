@@ -129,7 +129,8 @@ impl Service {
             }
         }
         problems.extend(self.between(&wanted, drafts));
-        let mut report = self.store.write(move |tx| settle::settle(tx, wanted)).await?.value;
+        let mut report =
+            self.store.write_long(None, move |tx| settle::settle(tx, wanted)).await?.value;
         problems.append(&mut report.problems);
         warnings.append(&mut report.warnings);
         (report.problems, report.warnings) = (problems, warnings);

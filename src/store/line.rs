@@ -4,6 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::fair::Fair;
+
+/// Whose something is that takes long: a user's, or that of all who are none.
+pub(crate) type Lane = Option<uuid::Uuid>;
+
 /// Why something was not let into the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -13,6 +18,9 @@ pub(crate) enum Refused {
 
 /// First in, first out. Whoever takes may take all at once, so that a writer under load pays for
 /// the lock once a group and not once a job.
+///
+/// What takes long has lanes of its own, one for each of those it comes from, and is taken one at
+/// a time from each in turn.
 pub(crate) struct Line<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
@@ -21,6 +29,7 @@ pub(crate) struct Line<T> {
 
 struct State<T> {
     waiting: VecDeque<T>,
+    long: Fair<Lane, T>,
     /// Threads that sleep until something comes. Telling the condition variable is a system call
     /// whether or not somebody listens, and a busy writer does not.
     asleep: usize,
@@ -30,7 +39,12 @@ struct State<T> {
 impl<T> Line<T> {
     pub(crate) fn new(limit: usize) -> Self {
         Line {
-            state: Mutex::new(State { waiting: VecDeque::new(), asleep: 0, closed: false }),
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                long: Fair::default(),
+                asleep: 0,
+                closed: false,
+            }),
             filled: Condvar::new(),
             limit,
         }
@@ -43,23 +57,33 @@ impl<T> Line<T> {
 
     /// Lets `item` in unless `limit` items wait.
     pub(crate) fn push(&self, item: T) -> Result<(), Refused> {
-        self.enter(item, true)
+        self.enter(item, None, true)
+    }
+
+    /// Lets `item`, which takes long, into the lane of `whose` unless `limit` such items wait.
+    pub(crate) fn push_long(&self, item: T, whose: Lane) -> Result<(), Refused> {
+        self.enter(item, Some(whose), true)
     }
 
     /// Lets `item` in however many wait: for the few that are not clients' requests.
     pub(crate) fn push_always(&self, item: T) -> Result<(), Refused> {
-        self.enter(item, false)
+        self.enter(item, None, false)
     }
 
-    fn enter(&self, item: T, bounded: bool) -> Result<(), Refused> {
+    fn enter(&self, item: T, long: Option<Lane>, bounded: bool) -> Result<(), Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
-        if bounded && state.waiting.len() >= self.limit {
+        // Bounded each by itself: the ones must not keep the others out.
+        let before = if long.is_some() { state.long.len() } else { state.waiting.len() };
+        if bounded && before >= self.limit {
             return Err(Refused::Full);
         }
-        state.waiting.push_back(item);
+        match long {
+            Some(whose) => state.long.push(whose, item),
+            None => state.waiting.push_back(item),
+        }
         let asleep = state.asleep > 0;
         drop(state);
         if asleep {
@@ -84,12 +108,17 @@ impl<T> Line<T> {
         }
     }
 
-    /// Moves everything that waits into `into`, waiting up to `patience` for the first item.
-    /// `false` when the line is closed and empty.
+    /// The next of those that take long.
+    pub(crate) fn take_long(&self) -> Option<T> {
+        self.lock().long.pop()
+    }
+
+    /// Moves everything that waits into `into`, but for what takes long, waiting up to `patience`
+    /// for the first item of any kind. `false` when the line is closed and empty.
     pub(crate) fn take_all(&self, into: &mut VecDeque<T>, patience: Duration) -> bool {
         let mut state = self.lock();
         let mut until = None;
-        while state.waiting.is_empty() && !state.closed {
+        while state.waiting.is_empty() && state.long.is_empty() && !state.closed {
             if patience.is_zero() {
                 return true;
             }
@@ -106,7 +135,7 @@ impl<T> Line<T> {
             state.asleep -= 1;
         }
         into.append(&mut state.waiting);
-        !(into.is_empty() && state.closed)
+        !(into.is_empty() && state.long.is_empty() && state.closed)
     }
 
     /// Lets nobody in any more; what waits is still served.
@@ -136,5 +165,26 @@ mod tests {
         rest.clear();
         assert!(!line.take_all(&mut rest, Duration::ZERO));
         assert_eq!(line.take(), None);
+    }
+
+    #[test]
+    fn what_takes_long_keeps_nobody_out() {
+        let line = Line::new(2);
+        let user = Some(uuid::Uuid::from_u128(1));
+        assert_eq!(line.push_long(1, user), Ok(()));
+        assert_eq!(line.push_long(2, user), Ok(()));
+        assert_eq!(line.push_long(3, None), Err(Refused::Full));
+        assert_eq!(line.push(4), Ok(()));
+        let mut rest = VecDeque::new();
+        assert!(line.take_all(&mut rest, Duration::ZERO));
+        assert_eq!(rest, [4]);
+        line.close();
+        rest.clear();
+        assert!(line.take_all(&mut rest, Duration::MAX), "two are left");
+        assert_eq!(
+            [line.take_long(), line.take_long(), line.take_long()],
+            [Some(1), Some(2), None]
+        );
+        assert!(!line.take_all(&mut rest, Duration::MAX));
     }
 }

@@ -12,6 +12,7 @@ mod codec;
 mod connection;
 pub(crate) mod ddl;
 mod dependants;
+pub mod fair;
 mod fault;
 mod format;
 pub mod functions;
@@ -63,7 +64,7 @@ pub use read::{Query, Reader, Rows};
 pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;
 
-use line::{Line, Refused};
+use line::{Lane, Line, Refused};
 use pool::ReadTask;
 use writer::{Task, Work, Writer};
 
@@ -169,7 +170,18 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.hand_in(job)?.await.unwrap_or_else(|_| Err(ending()))
+        self.hand_in(job, None)?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// As [`Store::write`], for a job that may touch many records. Such jobs wait in lines of
+    /// their own, one for each user (`None`: all who are none), of which the writer takes one at a
+    /// time and each user's in turn; between two of them it does everything else that waits.
+    pub async fn write_long<T, F>(&self, user: Option<uuid::Uuid>, job: F) -> Result<Written<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.hand_in(job, Some(user))?.await.unwrap_or_else(|_| Err(ending()))
     }
 
     /// [`Store::write`] for threads outside the runtime. Panics within one.
@@ -178,20 +190,26 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.hand_in(job)?.blocking_recv().unwrap_or_else(|_| Err(ending()))
+        self.hand_in(job, None)?.blocking_recv().unwrap_or_else(|_| Err(ending()))
     }
 
-    fn hand_in<T, F>(&self, job: F) -> Result<oneshot::Receiver<Result<Written<T>>>>
+    fn hand_in<T, F>(
+        &self,
+        job: F,
+        long: Option<Lane>,
+    ) -> Result<oneshot::Receiver<Result<Written<T>>>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let work = Work { job: Some(job), value: None, reply };
-        self.inner
-            .writes
-            .push(Task::Write(Box::new(work)))
-            .map_err(|why| refused(why, "writes"))?;
+        let (writes, task) = (&self.inner.writes, Task::Write(Box::new(work)));
+        let entered = match long {
+            None => writes.push(task),
+            Some(whose) => writes.push_long(task, whose),
+        };
+        entered.map_err(|why| refused(why, "writes"))?;
         Ok(answer)
     }
 
@@ -267,8 +285,8 @@ impl Store {
         self.inner.shared.want.store(Arc::new(want));
     }
 
-    /// Waits until everything that was handed to the writer before is committed and was told to
-    /// the sink; gives the newest position.
+    /// Waits until everything that the writer had begun before is committed and was told to the
+    /// sink, and every [`Store::write`] that was handed in before; gives the newest position.
     pub async fn barrier(&self) -> Result<u64> {
         let (reply, answer) = oneshot::channel();
         self.inner

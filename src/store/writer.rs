@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 
@@ -30,11 +30,19 @@ use super::{CommitSink, Shared, Written};
 /// Jobs one transaction takes at most: who came first should not wait for ever.
 const GROUP_JOBS: usize = 256;
 
-/// And how long it goes on taking jobs that come meanwhile.
+/// And how long it goes on taking jobs, those that come meanwhile too.
 const GROUP_TIME: Duration = Duration::from_millis(10);
 
 /// How often an idle writer looks whether entries of the log have become too old.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// Of what kind the jobs of a group are.
+#[derive(Clone, Copy)]
+enum Kind {
+    Short,
+    /// They may touch many records: many make a group only where they turn out to be short.
+    Long,
+}
 
 /// What stands in the writer's line.
 pub(crate) enum Task {
@@ -162,15 +170,26 @@ impl Writer {
     /// Serves the line until it is closed and empty.
     pub(crate) fn run(mut self) {
         let _guard = AbortOnPanic;
-        let mut waiting = VecDeque::new();
-        let mut patience = Duration::ZERO;
-        while self.line.take_all(&mut waiting, patience) {
-            patience = if waiting.is_empty() {
-                self.idle()
-            } else {
-                self.group(&mut waiting);
-                Duration::ZERO
-            };
+        let (mut waiting, mut long) = (VecDeque::new(), VecDeque::new());
+        let (mut patience, mut owed) = (Duration::ZERO, Duration::ZERO);
+        while self.line.take_all(&mut waiting, patience) || !long.is_empty() {
+            let mut worked = !waiting.is_empty();
+            if worked {
+                owed = owed.saturating_sub(self.group(&mut waiting, Kind::Short));
+            }
+            // What takes long comes in a transaction of its own, and after each everybody else that
+            // waits: nobody waits for more than one, unless so many wait that their work would
+            // take longer than that one did.
+            if waiting.is_empty() || owed.is_zero() {
+                if long.is_empty() {
+                    long.extend(self.line.take_long());
+                }
+                if !long.is_empty() {
+                    worked = true;
+                    owed = self.group(&mut long, Kind::Long);
+                }
+            }
+            patience = if worked { Duration::ZERO } else { self.idle() };
             if waiting.is_empty()
                 && let Some(connection) = &self.connection
             {
@@ -179,14 +198,15 @@ impl Writer {
         }
     }
 
-    /// One transaction: everything that waits and what comes meanwhile.
-    fn group(&mut self, waiting: &mut VecDeque<Task>) {
+    /// One transaction: everything that waits and what comes meanwhile. Gives how long it took.
+    fn group(&mut self, waiting: &mut VecDeque<Task>, kind: Kind) -> Duration {
+        let begun = Instant::now();
         let mut done: Vec<Done> = Vec::with_capacity(waiting.len());
         let mut barriers = Vec::new();
         let tail = self.tail;
         let outcome = match self.connection.take().map_or_else(|| self.reopen(), Ok) {
             Ok(connection) => {
-                let outcome = self.transact(&connection, waiting, &mut done, &mut barriers);
+                let outcome = self.transact(&connection, (waiting, kind), &mut done, &mut barriers);
                 let broken = outcome.as_ref().is_err_and(|failed| self.undo(&connection, failed));
                 if !broken {
                     self.connection = Some(connection);
@@ -229,13 +249,14 @@ impl Writer {
         for barrier in barriers {
             let _ = barrier.send(Ok(self.tail.newest.position));
         }
+        begun.elapsed()
     }
 
     /// Gives the catalog if a job replaced it.
     fn transact(
         &mut self,
         connection: &Connection,
-        waiting: &mut VecDeque<Task>,
+        (waiting, kind): (&mut VecDeque<Task>, Kind),
         done: &mut Vec<Done>,
         barriers: &mut Vec<oneshot::Sender<Result<u64>>>,
     ) -> Result<Option<Arc<Catalog>>, Failed> {
@@ -244,11 +265,14 @@ impl Writer {
         let begun = Instant::now();
         // A transaction is open: it holds a job that stands.
         let mut open = false;
-        while done.len() < GROUP_JOBS {
+        while done.len() < GROUP_JOBS && (done.is_empty() || begun.elapsed() < GROUP_TIME) {
             let Some(task) = waiting.pop_front() else {
                 // Jobs that come while this group is at work join it.
-                if open && begun.elapsed() < GROUP_TIME {
-                    self.line.take_all(waiting, Duration::ZERO);
+                if open {
+                    match kind {
+                        Kind::Short => drop(self.line.take_all(waiting, Duration::ZERO)),
+                        Kind::Long => waiting.extend(self.line.take_long()),
+                    }
                 }
                 if waiting.is_empty() {
                     break;
@@ -430,7 +454,7 @@ impl Writer {
 /// The error of a job whose failure took the whole group with it.
 fn unwritten(error: Error) -> Error {
     match error.kind {
-        Kind::Unavailable | Kind::Internal => error,
+        error::Kind::Unavailable | error::Kind::Internal => error,
         _ => super::fault::unavailable("nothing could be written", &error),
     }
 }

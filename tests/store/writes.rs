@@ -13,7 +13,7 @@ use rowcast::store::{Options, Query, Rows, Store};
 
 use crate::support::*;
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
@@ -161,10 +161,10 @@ fn select_all(rows: &impl Rows, name: &str) -> Vec<Arc<rowcast::model::change::R
 }
 
 /// Keeps the writer busy until it is released.
-struct Hold(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>);
+pub struct Hold(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>);
 
 impl Hold {
-    fn new(store: &Store) -> Hold {
+    pub fn new(store: &Store) -> Hold {
         let (release, released) = channel();
         let (begun, begins) = channel();
         let store = store.clone();
@@ -180,7 +180,7 @@ impl Hold {
         Hold(release, thread)
     }
 
-    fn release(self) {
+    pub fn release(self) {
         self.0.send(()).unwrap();
         self.1.join().unwrap();
     }
