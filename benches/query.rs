@@ -1,4 +1,4 @@
-//! What it costs to compile a plan, to resolve rules, and to write a record down.
+//! What it costs to compile a plan and to resolve rules.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -8,9 +8,6 @@ use rowcast::auth::grant::{self, Action};
 use rowcast::auth::principal::Principal;
 use rowcast::limits::Limits;
 use rowcast::model::catalog::Catalog;
-use rowcast::model::change::Row;
-use rowcast::model::related::NoRelated;
-use rowcast::model::value::Value;
 use rowcast::model::{file, system};
 use rowcast::query::{Ask, Plan};
 use rowcast::store::migrate;
@@ -41,21 +38,6 @@ fn catalog() -> Arc<Catalog> {
     Arc::new(migrate::catalog_of(&defs).expect("good schemas"))
 }
 
-fn row(plan: &Plan) -> Row {
-    let of = |name: &str| match name {
-        "id" => Value::Int(123_456),
-        "place" => Value::Text("12 km NNE of Somewhere, far \"away\"".into()),
-        "magnitude" => Value::Float(4.7),
-        "depth" => Value::Float(10.25),
-        "felt" => Value::Int(17),
-        "tsunami" => Value::Bool(false),
-        "status" => Value::Text("reviewed".into()),
-        "owner_id" => Value::Null,
-        _ => Value::Time(1_700_000_000_123_000),
-    };
-    Row::new(plan.schema.columns.iter().map(|column| of(&column.name)).collect())
-}
-
 fn benches(c: &mut Criterion) {
     let catalog = catalog();
     let limits = Limits::default();
@@ -83,20 +65,6 @@ fn benches(c: &mut Criterion) {
         let ask = ask("");
         b(c, name, || {
             Plan::compile(&catalog, who, &limits, black_box(&ask)).expect("a plan").key.len()
-        });
-    }
-    let mut out = Vec::with_capacity(1024);
-    for (name, who, select) in [
-        ("encode 11 fields, all may be read", &staff, ""),
-        ("encode 3 fields, all may be read", &staff, "place,magnitude"),
-        ("encode 11 fields, masked by two rules", &user, ""),
-    ] {
-        let plan = Plan::compile(&catalog, who, &limits, &ask(select)).expect("a plan");
-        let row = row(&plan);
-        b(c, name, || {
-            out.clear();
-            plan.body.encode(black_box(&row), &NoRelated, &mut out);
-            out.len()
         });
     }
 }
