@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::live::message::Event;
-use crate::live::registry::{BodyId, Entry, PlanId, Registry};
+use crate::live::registry::{BodyId, Entry, PlanId, ReadingId, Registry, What};
 use crate::model::change::{Change, Commit, Op, Row};
 use crate::model::related::Key;
 use crate::model::schema::SchemaId;
@@ -85,48 +85,62 @@ impl Fanout {
     /// Records that were not touched themselves, but read others that were. Paid for only where
     /// plans with transitions read through relations.
     fn find_dependants(&mut self, registry: &Registry, commit: &Commit) {
-        if registry.reading_back().is_empty() || commit.changes.is_empty() {
+        if registry.readings().is_empty() || commit.changes.is_empty() {
             return;
         }
         let mut touched: Vec<SchemaId> =
             commit.changes.iter().map(|change| change.schema).collect();
         touched.sort_unstable();
         touched.dedup();
-        let mut some = Vec::new();
-        for &id in registry.reading_back() {
-            let Some(entry) = registry.plan(id) else { continue };
-            if !entry.reach.iter().any(|schema| touched.binary_search(schema).is_ok()) {
+        // Which dependants are some to whom.
+        let mut due: Vec<(usize, ReadingId)> = Vec::new();
+        for (id, reading) in registry.readings().reaching(&touched) {
+            match dependants(commit, reading.what()) {
+                Ok(some) => due.extend(some.into_iter().map(|index| (index, id))),
+                Err(fault) => reading.plans().for_each(|plan| self.fail(plan, true, fault)),
+            }
+        }
+        due.sort_unstable();
+        due.dedup();
+        let mut candidates = std::mem::take(&mut self.candidates);
+        for readings in due.chunk_by(|a, b| a.0 == b.0) {
+            let at = commit.changes.len() + readings[0].0;
+            let Some(change) = change(commit, at).filter(|change| !self.is_beyond(change)) else {
                 continue;
-            }
-            some.clear();
-            match dependants(commit, &entry.plan, &mut some) {
-                Ok(()) => {}
-                Err(fault) => {
-                    self.fail(id, true, fault);
-                    continue;
+            };
+            registry.candidates(change, &mut candidates);
+            for &id in &candidates {
+                let Some(entry) = registry.plan(id) else { continue };
+                let reads = |reading| readings.binary_search_by_key(&reading, |due| due.1).is_ok();
+                if entry.reading.is_some_and(reads) {
+                    self.weigh_dependant(commit, change, at, id, entry);
                 }
             }
-            for &index in &some {
-                let at = commit.changes.len() + index;
-                let Some(change) = change(commit, at) else { continue };
-                if self.is_beyond(change) || !concerns(entry, change) {
-                    continue;
-                }
-                if let Some(fault) = unreadable(commit, change, entry, true) {
-                    self.fail(id, true, fault);
-                    break;
-                }
-                let judge = || judge_dependant(commit, change, &entry.plan);
-                match catch_unwind(AssertUnwindSafe(judge)) {
-                    Ok(Some(event)) => {
-                        let (body, plan) = (entry.body, id);
-                        let (plain, hidden) = (false, false);
-                        self.found.push(Found { body, plan, change: at, event, plain, hidden });
-                    }
-                    Ok(None) => {}
-                    Err(_) => self.fail(id, true, Fault::Failed),
-                }
+        }
+        self.candidates = candidates;
+    }
+
+    fn weigh_dependant(
+        &mut self,
+        commit: &Commit,
+        change: &Change,
+        at: usize,
+        id: PlanId,
+        entry: &Entry,
+    ) {
+        if !concerns(entry, change) {
+            return;
+        }
+        if let Some(fault) = unreadable(commit, change, entry, true) {
+            return self.fail(id, true, fault);
+        }
+        match catch_unwind(AssertUnwindSafe(|| judge_dependant(commit, change, &entry.plan))) {
+            Ok(Some(event)) => {
+                let (body, plan, plain, hidden) = (entry.body, id, false, false);
+                self.found.push(Found { body, plan, change: at, event, plain, hidden });
             }
+            Ok(None) => {}
+            Err(_) => self.fail(id, true, Fault::Failed),
         }
     }
 
@@ -159,25 +173,24 @@ fn unreadable(commit: &Commit, change: &Change, entry: &Entry, back: bool) -> Op
     (!commit.related.gathers(plan.schema.id, &plan.paths, back)).then_some(Fault::Ungathered)
 }
 
-/// The dependants that the plan may be concerned by, as indexes among them, each once.
-fn dependants(commit: &Commit, plan: &Plan, out: &mut Vec<usize>) -> Result<(), Fault> {
-    let (schema, related) = (plan.schema.id, &commit.related);
-    if related.incomplete.contains(&schema) {
+/// The dependants that who reads so may be concerned by, as indexes among them.
+fn dependants(commit: &Commit, what: &What) -> Result<Vec<usize>, Fault> {
+    let related = &commit.related;
+    if related.incomplete.contains(&what.schema) {
         return Err(Fault::TooMuch);
     }
-    if !related.gathers(schema, &plan.paths, true) {
+    if !related.gathers(what.schema, &what.paths, true) {
         return Err(Fault::Ungathered);
     }
-    for relation in plan.paths.0.keys() {
-        match related.dependants.by.get(&(schema, relation.clone())) {
+    let mut all = Vec::new();
+    for relation in what.paths.0.keys() {
+        match related.dependants.by.get(&(what.schema, relation.clone())) {
             None => {}
             Some(None) => return Err(Fault::Dependants),
-            Some(Some(some)) => out.extend_from_slice(some),
+            Some(Some(some)) => all.extend_from_slice(some),
         }
     }
-    out.sort_unstable();
-    out.dedup();
-    Ok(())
+    Ok(all)
 }
 
 /// What a change is to the plan: its event, and whether it is one without transitions too. The

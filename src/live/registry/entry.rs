@@ -9,10 +9,9 @@ use crate::live::message::{Encode, Events};
 use crate::live::outbox::Outbox;
 use crate::live::subscription::{Request, SubId};
 use crate::model::related::Key;
-use crate::model::schema::SchemaId;
 use crate::query::Plan;
 
-use super::{BodyId, EncoderId, Mode, place};
+use super::{BodyId, EncoderId, Mode, ReadingId, place};
 
 /// Listeners of a plan who get the same bytes.
 pub struct Group {
@@ -49,14 +48,16 @@ pub struct Entry {
     /// Of them, who is told transitions, and who is told which fields changed.
     pub(super) transitions: usize,
     pub(super) changes: usize,
+    /// And who is sent cursors.
+    pub(super) cursors: usize,
     pub(super) filed: Filed,
-    /// The schemas whose records the plan reads through relations, and the junctions between.
-    pub(in crate::live) reach: Vec<SchemaId>,
+    /// Where it reads through relations and has listeners who are told transitions.
+    pub(in crate::live) reading: Option<ReadingId>,
 }
 
 impl Entry {
     /// A plan that nobody listens to yet.
-    pub(super) fn new(plan: Arc<Plan>, body: BodyId, filed: Filed, reach: Vec<SchemaId>) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, body: BodyId, filed: Filed) -> Self {
         Entry {
             plan,
             body,
@@ -68,8 +69,9 @@ impl Entry {
             listeners: 0,
             transitions: 0,
             changes: 0,
+            cursors: 0,
             filed,
-            reach,
+            reading: None,
         }
     }
 
@@ -85,6 +87,7 @@ impl Entry {
         self.listeners += 1;
         self.transitions += usize::from(mode.transitions);
         self.changes += usize::from(mode.changes);
+        self.cursors += usize::from(mode.cursors.is_some());
         self.events = self.events.with(request.events);
         let siblings = match key {
             Some(key) => self.by_key.entry(key.clone()).or_default(),
@@ -121,6 +124,7 @@ impl Entry {
         self.listeners -= 1;
         self.transitions -= usize::from(group.mode.transitions);
         self.changes -= usize::from(group.mode.changes);
+        self.cursors -= usize::from(group.mode.cursors.is_some());
         if !group.seats.is_empty() {
             return (told, group.seats.get(seat).map(|moved| moved.subscriber));
         }

@@ -1,15 +1,20 @@
 //! Plans, shared by all who may see the same, and who listens to them.
 
+mod bodies;
 mod entry;
+mod readings;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::model::catalog::Catalog;
+use indexmap::IndexSet;
+
 use crate::model::change::{Change, Op};
-use crate::model::related::{Key, Paths};
-use crate::model::schema::{Schema, SchemaId, Shape};
+use crate::model::related::Key;
+use crate::model::schema::SchemaId;
 use crate::query::{Body, Plan};
 
 use super::index::Index;
@@ -17,12 +22,13 @@ use super::outbox::Outbox;
 use super::subscription::{Request, Start, SubId, Told};
 use super::wanted::Hold;
 
+use bodies::Bodies;
+pub use bodies::BodyId;
 pub use entry::{Entry, Group, Seat};
+pub use readings::{Reading, ReadingId, Readings, What};
 
 /// Index of a plan in the registry; reused after the plan's end.
 pub type PlanId = usize;
-/// Index of a body; plans of the same projection and grant share one.
-pub type BodyId = usize;
 /// Index of an encoder, by name.
 pub type EncoderId = usize;
 
@@ -98,11 +104,6 @@ struct Counts {
     transitions: usize,
 }
 
-struct SharedBody {
-    body: Arc<Body>,
-    plans: usize,
-}
-
 /// All plans and subscribers. Owned by the matcher's thread alone.
 #[derive(Default)]
 pub struct Registry {
@@ -111,11 +112,10 @@ pub struct Registry {
     by_plan_key: HashMap<Arc<[u8]>, PlanId>,
     by_schema: HashMap<SchemaId, Counts>,
     index: Index,
-    bodies: Vec<Option<SharedBody>>,
-    free_bodies: Vec<BodyId>,
-    by_body_key: HashMap<Arc<[u8]>, BodyId>,
-    /// Plans that read through relations and have listeners who are told transitions.
-    reading_back: Vec<PlanId>,
+    bodies: Bodies,
+    readings: Readings,
+    /// Plans with listeners that are sent cursors.
+    with_cursors: IndexSet<PlanId>,
     encoders: Vec<&'static str>,
     subscribers: HashMap<SubId, Subscriber>,
     /// Ends of tokens, seconds since 1970.
@@ -137,8 +137,11 @@ impl Registry {
             owed: Cell::default(),
         };
         let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
-        if mode.transitions && entry.transitions == 1 && !entry.plan.paths.is_empty() {
-            self.reading_back.push(plan);
+        if mode.transitions && entry.reading.is_none() && !entry.plan.paths.is_empty() {
+            entry.reading = Some(self.readings.add(plan, &entry.plan));
+        }
+        if mode.cursors.is_some() && entry.cursors == 1 {
+            self.with_cursors.insert(plan);
         }
         if let Some(counts) = self.by_schema.get_mut(&entry.plan.schema.id) {
             counts.listeners += 1;
@@ -181,8 +184,11 @@ impl Registry {
                 counts.listeners -= 1;
                 counts.transitions -= usize::from(subscriber.mode.transitions);
             }
-            if subscriber.mode.transitions && entry.transitions == 0 {
-                self.reading_back.retain(|plan| *plan != subscriber.plan);
+            if let Some(reading) = entry.reading.take_if(|_| entry.transitions == 0) {
+                self.readings.remove(subscriber.plan, reading);
+            }
+            if subscriber.mode.cursors.is_some() && entry.cursors == 0 {
+                self.with_cursors.swap_remove(&subscriber.plan);
             }
             if entry.listeners == 0 {
                 self.remove_plan(subscriber.plan);
@@ -191,24 +197,11 @@ impl Registry {
         Some(subscriber)
     }
 
-    fn intern(&mut self, plan: Arc<Plan>) -> PlanId {
+    fn intern(&mut self, mut plan: Arc<Plan>) -> PlanId {
         if let Some(&id) = self.by_plan_key.get(&plan.key) {
             return id;
         }
-        let body = match self.by_body_key.get(&plan.body.key) {
-            Some(&body) => body,
-            None => {
-                let shared = SharedBody { body: plan.body.clone(), plans: 0 };
-                let body = place(&mut self.bodies, &mut self.free_bodies, shared);
-                self.by_body_key.insert(plan.body.key.clone(), body);
-                body
-            }
-        };
-        if let Some(shared) = &mut self.bodies[body] {
-            shared.plans += 1;
-        }
-        let mut reach = Vec::new();
-        follow(&plan.catalog, &plan.schema, &plan.paths, &mut reach);
+        let body = self.bodies.share(&mut plan);
         let id = self.free_plans.pop().unwrap_or_else(|| {
             self.plans.push(None);
             self.plans.len() - 1
@@ -222,7 +215,7 @@ impl Registry {
             transitions: 0,
         });
         counts.plans += 1;
-        self.plans[id] = Some(Entry::new(plan, body, filed, reach));
+        self.plans[id] = Some(Entry::new(plan, body, filed));
         id
     }
 
@@ -238,14 +231,7 @@ impl Registry {
                 self.by_schema.remove(&schema);
             }
         }
-        if let Some(shared) = &mut self.bodies[entry.body] {
-            shared.plans -= 1;
-            if shared.plans == 0 {
-                self.by_body_key.remove(&shared.body.key);
-                self.bodies[entry.body] = None;
-                self.free_bodies.push(entry.body);
-            }
-        }
+        self.bodies.release(entry.body);
     }
 
     fn encoder(&mut self, name: &'static str) -> EncoderId {
@@ -289,8 +275,8 @@ impl Registry {
     }
 
     /// The plans whose listeners want to hear of records that read what a commit changed.
-    pub(in crate::live) fn reading_back(&self) -> &[PlanId] {
-        &self.reading_back
+    pub fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     pub fn plan(&self, id: PlanId) -> Option<&Entry> {
@@ -299,7 +285,7 @@ impl Registry {
 
     /// The body of its plans; they were compiled alike, any of them encodes for all.
     pub fn body(&self, id: BodyId) -> Option<&Arc<Body>> {
-        Some(&self.bodies.get(id)?.as_ref()?.body)
+        self.bodies.get(id)
     }
 
     pub fn plan_count(&self) -> usize {
@@ -321,7 +307,8 @@ impl Registry {
 
     /// The groups of all plans that are sent cursors.
     pub(in crate::live) fn groups_with_cursors(&self) -> impl Iterator<Item = &Group> {
-        let groups = self.plans().flat_map(|entry| entry.groups.iter().flatten());
+        let plans = self.with_cursors.iter().filter_map(|id| self.plan(*id));
+        let groups = plans.flat_map(|entry| entry.groups.iter().flatten());
         groups.filter(|group| group.mode.cursors.is_some())
     }
 
@@ -343,21 +330,6 @@ impl Registry {
     }
 }
 
-/// Adds the schemas that `paths` lead through from `schema`.
-fn follow(catalog: &Catalog, schema: &Schema, paths: &Paths, out: &mut Vec<SchemaId>) {
-    for (name, deeper) in &paths.0 {
-        let Some(index) = schema.relation(name) else { continue };
-        let relation = &schema.relations[index];
-        if let Shape::Link { junction, .. } = relation.shape {
-            out.push(junction);
-        }
-        out.push(relation.target);
-        if let Some(target) = catalog.get(relation.target) {
-            follow(catalog, target, deeper, out);
-        }
-    }
-}
-
 fn place<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<usize>, value: T) -> usize {
     match free.pop() {
         Some(at) => {
@@ -368,90 +340,5 @@ fn place<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<usize>, value: T) -> usiz
             slots.push(Some(value));
             slots.len() - 1
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::principal::Principal;
-    use crate::limits::Limits;
-    use crate::live::Close;
-    use crate::live::tests::world::{Plain, catalog, files};
-    use crate::query::Ask;
-
-    #[test]
-    fn nothing_is_left_of_those_who_left() {
-        let catalog = catalog(1, &files(""));
-        let limits = Limits::default();
-        let mut registry = Registry::default();
-        let attach = |registry: &mut Registry, id: SubId, key: Option<i64>| {
-            let ask = Ask { schema: "blog".into(), ..Ask::default() };
-            let principal = Arc::new(Principal::owner());
-            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
-            let request = Request::new(ask, Arc::new(Plain), principal);
-            let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
-            let plan = Arc::new(plan);
-            let (key, mode) = (key.map(Key::Int), Mode::of(&request, &plan));
-            let listener = Listener { request, plan, key, mode, hold: None, outbox, told: 0 };
-            registry.attach(id, listener);
-        };
-        attach(&mut registry, 0, None);
-        for id in 1..100 {
-            attach(&mut registry, id, Some(id as i64 / 3));
-        }
-        let entry = |registry: &Registry| registry.plans().next().map(Entry::listeners);
-        assert_eq!(entry(&registry), Some(100));
-        // In an order that moves seats about.
-        for id in (1..100).step_by(2).chain((2..100).step_by(2)) {
-            assert!(registry.detach(id).is_some());
-            assert!(registry.detach(id).is_none());
-        }
-        let plan = registry.plans().next().expect("the plan of the last one");
-        assert_eq!(plan.groups.iter().flatten().count(), 1);
-        assert!(plan.by_key.is_empty());
-        for id in 1..100 {
-            attach(&mut registry, id, Some(1_000 + id as i64));
-        }
-        let plan = registry.plans().next().expect("the plan");
-        assert_eq!(plan.groups.len(), 100, "places are used again");
-        for id in 0..100 {
-            registry.detach(id);
-        }
-        assert!(registry.is_empty() && registry.plans().next().is_none());
-        assert!(registry.by_schema.is_empty() && registry.by_body_key.is_empty());
-        assert!(registry.index.is_empty());
-    }
-
-    #[test]
-    fn plans_are_read_back_only_while_somebody_wants_to_know() {
-        let catalog = catalog(1, &files(""));
-        let limits = Limits::default();
-        let mut registry = Registry::default();
-        let attach = |registry: &mut Registry, id: SubId, transitions: bool, select: &str| {
-            let select = Some(select.to_owned());
-            let ask = Ask { schema: "blog".into(), select, ..Ask::default() };
-            let principal = Arc::new(Principal::owner());
-            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
-            let mut request = Request::new(ask, Arc::new(Plain), principal);
-            request.told.transitions = transitions;
-            let (plan, outbox) = (Arc::new(plan), Outbox::collector());
-            let mode = Mode::of(&request, &plan);
-            let listener = Listener { request, plan, key: None, mode, hold: None, outbox, told: 0 };
-            registry.attach(id, listener);
-        };
-        attach(&mut registry, 1, false, "category");
-        attach(&mut registry, 2, true, "title");
-        assert!(registry.reading_back().is_empty());
-        attach(&mut registry, 3, true, "category");
-        attach(&mut registry, 4, true, "category");
-        assert_eq!(registry.reading_back().len(), 1);
-        let entry = registry.plan(registry.reading_back()[0]).expect("a plan");
-        assert_eq!(entry.reach, [catalog.named("category").expect("a schema").id]);
-        registry.detach(3);
-        assert_eq!(registry.reading_back().len(), 1);
-        registry.detach(4);
-        assert!(registry.reading_back().is_empty());
-        assert_eq!(registry.plans().count(), 2);
     }
 }

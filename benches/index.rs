@@ -1,0 +1,184 @@
+//! One change against very many plans: what the index finds, each checked exactly, as the fan-out
+//! does it; and what a plan costs that comes or goes while the others are there.
+//!
+//! Aims, on one core: 5 us a change against a million distinct equalities, 50 us against 100,000
+//! mixed ones, and neither grows with the number of plans. `cargo bench --bench index`; the
+//! longest stop of a single insert while the index fills is printed beside.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use rowcast::filter::compile::{Unrestricted, compile};
+use rowcast::filter::{Predicate, ast, eval};
+use rowcast::limits::Limits;
+use rowcast::live::index::{Filed, Index};
+use rowcast::model::catalog::Catalog;
+use rowcast::model::change::Row;
+use rowcast::model::related::NoRelated;
+use rowcast::model::schema::Schema;
+use rowcast::model::value::Value;
+use rowcast::model::{file, link, system};
+use serde_json::{Value as Json, json};
+
+const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+/// Plans that come and go at a time.
+const GUESTS: usize = 1_000;
+const ROWS: usize = 1_000;
+
+const PARCEL: &str = r#"{
+  "name": "parcel", "namespace": "parcels", "label_field": "owner", "disable_timestamp": true,
+  "fields": [
+    { "name": "owner", "label": "Owner", "type": "string" },
+    { "name": "weight", "label": "Weight", "type": "int" },
+    { "name": "route", "label": "Route", "type": "string" },
+    { "name": "status", "label": "Status", "type": "enum",
+      "enums": [{ "value": "sent", "label": "S" }, { "value": "there", "label": "T" }] },
+    { "name": "at", "label": "At", "type": "time", "optional": true }
+  ]
+}"#;
+
+/// The n-th filter of a kind; every row matches one or two of each.
+type Kind = fn(usize) -> Json;
+
+fn equality(n: usize) -> Json {
+    json!({"owner": format!("owner-{n}"), "status": "sent"})
+}
+
+fn range(n: usize) -> Json {
+    json!({"weight": {"$gte": 10 * n, "$lt": 10 * n + 15}})
+}
+
+fn mixed(n: usize) -> Json {
+    match n % 6 {
+        0 | 3 => equality(n),
+        1 | 4 => range(n),
+        2 => json!({"route": {"$like": format!("route-{n}-%")}}),
+        _ => json!({"$or": [{"owner": format!("owner-{n}")}, {"route": format!("route-{n}")}]}),
+    }
+}
+
+struct Stage {
+    catalog: Catalog,
+    schema: Arc<Schema>,
+    index: Index,
+    plans: Vec<(Predicate, Filed)>,
+    kind: Kind,
+}
+
+impl Stage {
+    fn new(name: &str, kind: Kind, size: usize) -> Stage {
+        let mut defs = system::schemas();
+        defs.push(file::parse(None, PARCEL.as_bytes()).def.expect("a good schema"));
+        let linked = link::link(&defs).expect("schemas that fit");
+        let catalog = Catalog::new(1, linked.schemas.into_iter().map(Arc::new).collect());
+        let schema = catalog.named("parcel").expect("it is there").clone();
+        let (index, plans) = (Index::default(), Vec::with_capacity(size));
+        let mut stage = Stage { catalog, schema, index, plans, kind };
+        let (mut longest, mut all) = (Duration::ZERO, Duration::ZERO);
+        for n in 0..size {
+            let predicate = stage.predicate(n);
+            let started = Instant::now();
+            let filed = stage.index.add(n, &stage.catalog, &stage.schema, &predicate);
+            let took = started.elapsed();
+            (longest, all) = (longest.max(took), all + took);
+            stage.plans.push((predicate, filed));
+        }
+        println!("{name}, {size}: filled in {all:?}, longest insert {longest:?}");
+        stage
+    }
+
+    fn predicate(&self, n: usize) -> Predicate {
+        let limits = Limits::default();
+        let tree = ast::parse(&(self.kind)(n), &limits, false).expect("a filter");
+        compile(&tree, &self.catalog, &self.schema, &Unrestricted, &limits).expect("compiles")
+    }
+
+    /// Rows spread over all plans.
+    fn rows(&self) -> Vec<Row> {
+        let row = |at: usize| {
+            // A step that shares no divisor with the sizes, so that all kinds of plans are met.
+            let n = at.wrapping_mul(7_919_777) % self.plans.len();
+            let value = |name: &str| match name {
+                "id" => Value::Int(at as i64),
+                "owner" => Value::Text(format!("owner-{n}").into()),
+                "weight" => Value::Int(10 * n as i64 + 7),
+                "route" => Value::Text(format!("route-{n}-{at}").into()),
+                "status" => Value::Text("sent".into()),
+                _ => Value::Null,
+            };
+            Row::new(self.schema.columns.iter().map(|column| value(&column.name)).collect())
+        };
+        (0..ROWS).map(row).collect()
+    }
+
+    /// Looks one row up and checks what was found; how many match.
+    fn matching(&self, row: &Row, found: &mut Vec<usize>) -> usize {
+        found.clear();
+        self.index.look_up(self.schema.id, self.schema.version, [row], found);
+        let (catalog, schema) = (&self.catalog, &self.schema);
+        let matches =
+            |plan: &&usize| eval::matches(&self.plans[**plan].0, catalog, schema, row, &NoRelated);
+        found.iter().filter(matches).count()
+    }
+}
+
+fn index(criterion: &mut Criterion) {
+    let kinds: [(&str, Kind); 3] =
+        [("distinct equality", equality), ("ranges", range), ("mixed", mixed)];
+    for (name, kind) in kinds {
+        for size in SIZES {
+            let mut stage = Stage::new(name, kind, size);
+            let rows = stage.rows();
+            let mut found = Vec::new();
+            let all: usize = rows.iter().map(|row| stage.matching(row, &mut found)).sum();
+            assert!((ROWS..=3 * ROWS).contains(&all), "{all} matches of {ROWS} rows");
+
+            let mut group = criterion.benchmark_group(format!("index/{name}"));
+            group.sample_size(20).measurement_time(Duration::from_secs(2));
+            group.warm_up_time(Duration::from_millis(500));
+            group.bench_function(BenchmarkId::new("look-up", size), |bencher| {
+                let mut at = 0;
+                bencher.iter(|| {
+                    at = (at + 1) % rows.len();
+                    stage.matching(black_box(&rows[at]), &mut found)
+                });
+            });
+            let guests: Vec<Predicate> =
+                (size..size + GUESTS).map(|n| stage.predicate(n)).collect();
+            for coming in [true, false] {
+                let name = if coming { "insert" } else { "remove" };
+                group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                    bencher.iter_custom(|rounds| come_and_go(&mut stage, &guests, rounds, coming));
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+/// What inserting (or removing) a plan takes, `rounds` times.
+fn come_and_go(stage: &mut Stage, guests: &[Predicate], rounds: u64, coming: bool) -> Duration {
+    let (mut inserting, mut removing, mut left) = (Duration::ZERO, Duration::ZERO, rounds as usize);
+    let Stage { catalog, schema, index, plans, .. } = stage;
+    let mut filed = Vec::with_capacity(guests.len());
+    while left > 0 {
+        let some = &guests[..left.min(guests.len())];
+        left -= some.len();
+        let started = Instant::now();
+        for (n, predicate) in some.iter().enumerate() {
+            filed.push(index.add(plans.len() + n, catalog, schema, predicate));
+        }
+        inserting += started.elapsed();
+        let started = Instant::now();
+        for (n, filed) in filed.drain(..).enumerate() {
+            index.remove(plans.len() + n, &filed);
+        }
+        removing += started.elapsed();
+    }
+    if coming { inserting } else { removing }
+}
+
+criterion_group!(benches, index);
+criterion_main!(benches);

@@ -1,0 +1,67 @@
+//! What plans show, each body kept once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::query::{Body, Plan};
+
+use super::place;
+
+/// Index of a body; plans of the same projection and grant share one.
+pub type BodyId = usize;
+
+struct Shared {
+    body: Arc<Body>,
+    plans: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Bodies {
+    all: Vec<Option<Shared>>,
+    free: Vec<BodyId>,
+    by_key: HashMap<Arc<[u8]>, BodyId>,
+}
+
+impl Bodies {
+    /// The body that the plan shows. A plan that nobody else holds gives its own up for the one
+    /// that is there already: a million filters on one projection keep one body.
+    pub(super) fn share(&mut self, plan: &mut Arc<Plan>) -> BodyId {
+        let body = match self.by_key.get(&plan.body.key) {
+            Some(&body) => body,
+            None => {
+                let shared = Shared { body: plan.body.clone(), plans: 0 };
+                let body = place(&mut self.all, &mut self.free, shared);
+                self.by_key.insert(plan.body.key.clone(), body);
+                body
+            }
+        };
+        if let Some(shared) = &mut self.all[body] {
+            shared.plans += 1;
+            if let Some(plan) = Arc::get_mut(plan) {
+                plan.body = shared.body.clone();
+            }
+        }
+        body
+    }
+
+    /// One plan less shows it.
+    pub(super) fn release(&mut self, body: BodyId) {
+        if let Some(shared) = &mut self.all[body] {
+            shared.plans -= 1;
+            if shared.plans == 0 {
+                self.by_key.remove(&shared.body.key);
+                self.all[body] = None;
+                self.free.push(body);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, body: BodyId) -> Option<&Arc<Body>> {
+        Some(&self.all.get(body)?.as_ref()?.body)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}

@@ -1,0 +1,119 @@
+//! Nothing is left of those who left.
+
+use super::*;
+use crate::auth::principal::Principal;
+use crate::limits::Limits;
+use crate::live::Close;
+use crate::live::tests::world::{Plain, catalog, files};
+use crate::query::Ask;
+
+#[test]
+fn nothing_is_left_of_those_who_left() {
+    let catalog = catalog(1, &files(""));
+    let limits = Limits::default();
+    let mut registry = Registry::default();
+    let attach = |registry: &mut Registry, id: SubId, key: Option<i64>| {
+        let ask = Ask { schema: "blog".into(), ..Ask::default() };
+        let principal = Arc::new(Principal::owner());
+        let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+        let request = Request::new(ask, Arc::new(Plain), principal);
+        let outbox = Outbox::new(&limits, Close::new(4408, "slow"));
+        let plan = Arc::new(plan);
+        let (key, mode) = (key.map(Key::Int), Mode::of(&request, &plan));
+        let listener = Listener { request, plan, key, mode, hold: None, outbox, told: 0 };
+        registry.attach(id, listener);
+    };
+    attach(&mut registry, 0, None);
+    for id in 1..100 {
+        attach(&mut registry, id, Some(id as i64 / 3));
+    }
+    let entry = |registry: &Registry| registry.plans().next().map(Entry::listeners);
+    assert_eq!(entry(&registry), Some(100));
+    // In an order that moves seats about.
+    for id in (1..100).step_by(2).chain((2..100).step_by(2)) {
+        assert!(registry.detach(id).is_some());
+        assert!(registry.detach(id).is_none());
+    }
+    let plan = registry.plans().next().expect("the plan of the last one");
+    assert_eq!(plan.groups.iter().flatten().count(), 1);
+    assert!(plan.by_key.is_empty());
+    for id in 1..100 {
+        attach(&mut registry, id, Some(1_000 + id as i64));
+    }
+    let plan = registry.plans().next().expect("the plan");
+    assert_eq!(plan.groups.len(), 100, "places are used again");
+    for id in 0..100 {
+        registry.detach(id);
+    }
+    assert!(registry.is_empty() && registry.plans().next().is_none());
+    assert!(registry.by_schema.is_empty() && registry.bodies.is_empty());
+    assert!(registry.index.is_empty() && registry.with_cursors.is_empty());
+}
+
+#[test]
+fn plans_are_read_back_only_while_somebody_wants_to_know() {
+    let catalog = catalog(1, &files(""));
+    let limits = Limits::default();
+    let mut registry = Registry::default();
+    let attach = |registry: &mut Registry, id: SubId, transitions: bool, select: &str| {
+        let select = Some(select.to_owned());
+        let ask = Ask { schema: "blog".into(), select, ..Ask::default() };
+        let principal = Arc::new(Principal::owner());
+        let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+        let mut request = Request::new(ask, Arc::new(Plain), principal);
+        request.told.transitions = transitions;
+        let (plan, outbox) = (Arc::new(plan), Outbox::collector());
+        let mode = Mode::of(&request, &plan);
+        let listener = Listener { request, plan, key: None, mode, hold: None, outbox, told: 0 };
+        registry.attach(id, listener);
+    };
+    attach(&mut registry, 1, false, "category");
+    attach(&mut registry, 2, true, "title");
+    assert!(registry.readings().is_empty());
+    attach(&mut registry, 3, true, "category");
+    attach(&mut registry, 4, true, "category");
+    // Another plan that reads the same.
+    attach(&mut registry, 5, true, "title,category");
+    let category = catalog.named("category").expect("a schema").id;
+    let touched = [category];
+    let plans = |registry: &Registry| -> Vec<usize> {
+        let readings = registry.readings().reaching(&touched);
+        readings
+            .map(|(_, reading)| {
+                assert_eq!(reading.what().reach, [category]);
+                reading.plans().len()
+            })
+            .collect()
+    };
+    assert_eq!(plans(&registry), [2]);
+    assert!(registry.readings().reaching(&[SchemaId(0)]).next().is_none());
+    registry.detach(5);
+    registry.detach(3);
+    assert_eq!(plans(&registry), [1]);
+    registry.detach(4);
+    assert!(registry.readings().is_empty());
+    assert_eq!(registry.plans().count(), 2);
+}
+
+#[test]
+fn plans_of_one_projection_keep_one_body() {
+    let catalog = catalog(1, &files(""));
+    let limits = Limits::default();
+    let mut registry = Registry::default();
+    for id in 0..4 {
+        let select = Some(if id == 3 { "views" } else { "title" }.to_owned());
+        let filter = Some(serde_json::json!({"views": id}));
+        let ask = Ask { schema: "blog".into(), select, filter, ..Ask::default() };
+        let principal = Arc::new(Principal::owner());
+        let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+        let request = Request::new(ask, Arc::new(Plain), principal);
+        let (plan, outbox) = (Arc::new(plan), Outbox::collector());
+        let mode = Mode::of(&request, &plan);
+        let listener = Listener { request, plan, key: None, mode, hold: None, outbox, told: 0 };
+        registry.attach(id, listener);
+    }
+    let bodies: Vec<&Arc<Body>> = registry.plans().map(|entry| &entry.plan.body).collect();
+    assert_eq!(bodies.len(), 4);
+    assert!(bodies[..3].iter().all(|body| Arc::ptr_eq(body, bodies[0])));
+    assert!(!Arc::ptr_eq(bodies[3], bodies[0]));
+}
