@@ -206,6 +206,7 @@ impl Matcher {
         for (position, told) in gap {
             attach.outbox.offer(*position, told);
         }
+        attach.outbox.flush();
         Ok(true)
     }
 
@@ -231,6 +232,7 @@ impl Matcher {
             for failure in self.fanout.tell(&self.registry, commit) {
                 self.fail(failure);
             }
+            self.fanout.flush();
         }
         let Commit { position, stamp, time, .. } = **commit;
         self.mark = Mark { position, stamp, time };

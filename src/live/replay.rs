@@ -12,9 +12,9 @@ use crate::model::cursor::Cursor;
 use crate::model::related::Key;
 use crate::store::Mark;
 
-use super::outbox::Feed;
+use super::outbox::{Feed, size};
 use super::source::Place;
-use super::way::{Begin, Replayed, Way, schemas, size};
+use super::way::{Begin, Replayed, Way, schemas};
 
 /// How long what is behind the log is waited for: the live stream, and the writer's word.
 const PAUSE: Duration = Duration::from_millis(2);

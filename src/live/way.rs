@@ -22,7 +22,7 @@ use crate::query::Plan;
 use crate::store::Mark;
 
 use super::history::{History, Listener};
-use super::outbox::{Close, Frame, Outbox};
+use super::outbox::{Close, Frame, Outbox, size};
 use super::recent::Recent;
 use super::registry::Mode;
 use super::regrant;
@@ -396,11 +396,6 @@ fn same_names(was: &Schema, now: &Schema) -> bool {
     };
     let relations = || was.relations.iter().all(|was| now.relation(&was.name).is_some());
     was.name == now.name && (0..was.columns.len()).all(column) && relations()
-}
-
-/// Bytes of frames.
-pub(super) fn size(frames: &[Frame]) -> usize {
-    frames.iter().map(|frame| frame.bytes.len()).sum()
 }
 
 /// Seconds since 1970.

@@ -4,6 +4,7 @@ pub mod body;
 pub mod client;
 pub mod clients;
 pub mod http;
+mod io;
 pub mod poll;
 pub mod socket;
 pub mod sse;

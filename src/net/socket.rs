@@ -114,8 +114,10 @@ async fn live_on(
     let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
         return tracing::error!("a WebSocket over something else than a client's stream");
     };
-    let stream = parts.io.into_inner().unbounded();
-    Wire::new(stream, &parts.read_buf, outbox, limits).run().await;
+    let (io, unread, connection) = parts.io.into_inner().into_parts();
+    // In the order in which it came: hyper's part first.
+    let read = [&parts.read_buf[..], &unread].concat();
+    Wire::new(io, read, connection, outbox, limits).run().await;
     drop(subscription);
 }
 

@@ -152,7 +152,7 @@ impl Events {
         if self.taken.len() == 1
             && let Some(frame) = self.taken.pop_front()
         {
-            return frame.bytes;
+            return frame.bytes.clone();
         }
         let mut all = BytesMut::with_capacity(self.taken.iter().map(|f| f.bytes.len()).sum());
         for frame in self.taken.drain(..) {

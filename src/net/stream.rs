@@ -2,8 +2,8 @@
 //!
 //! Bounds while hyper runs the connection: the first byte of a request within the idle time, its
 //! head within the head time, and a response taken at a minimal rate; a stream of events may take
-//! as long as it likes, as long as the client takes something. [`Stream::unbounded`] lifts them
-//! after an upgrade, when the WebSocket keeps its own.
+//! as long as it likes, as long as the client takes something. After an upgrade the
+//! WebSocket keeps its own (see [`Stream::into_parts`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,24 +14,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::Limits;
 use crate::net::clients::Connection;
 use crate::net::targets::Targets;
 
+pub use super::io::Io;
+
 /// A client that takes a response slower than this is ended, once it is a stall time behind.
 const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
-
-/// The transport under a connection.
-#[derive(Debug)]
-pub enum Io {
-    /// Over the network.
-    Tcp(TcpStream),
-    /// Over the owner's socket.
-    Unix(UnixStream),
-}
 
 /// Where a connection stands in the exchange of requests and responses; shared by the stream,
 /// which sees bytes, and the service, which sees requests.
@@ -91,7 +83,6 @@ pub struct Stream {
     connection: Arc<Connection>,
     phase: Arc<Phase>,
     timer: Pin<Box<Sleep>>,
-    bounded: bool,
     head_time: Duration,
     idle_time: Duration,
     stall_time: Duration,
@@ -112,7 +103,6 @@ impl Stream {
             connection,
             phase: Phase::new(),
             timer: Box::pin(tokio::time::sleep(limits.head_time)),
-            bounded: true,
             head_time: limits.head_time,
             idle_time: limits.idle_time,
             stall_time: limits.body_time,
@@ -133,15 +123,10 @@ impl Stream {
         &self.connection
     }
 
-    /// The same stream without bounds on time.
-    pub fn unbounded(mut self) -> Self {
-        self.bounded = false;
-        self
-    }
-
-    /// The transport itself, and what counts it as open: keep that as long as the socket lives.
-    pub fn into_parts(self) -> (Io, Arc<Connection>) {
-        (self.io, self.connection)
+    /// The transport itself, what was read of it and not taken, and what counts it as open: keep
+    /// that as long as the socket lives.
+    pub fn into_parts(self) -> (Io, Vec<u8>, Arc<Connection>) {
+        (self.io, self.spare, self.connection)
     }
 
     /// Ready once `deadline` has passed; wakes the task then.
@@ -169,9 +154,6 @@ impl Stream {
     }
 
     fn read_deadline(&self) -> Option<Instant> {
-        if !self.bounded {
-            return None;
-        }
         match self.phase.state.load(Ordering::Relaxed) {
             HEAD => Some(self.phase.since() + self.head_time),
             IDLE => Some(self.phase.since() + self.idle_time),
@@ -181,9 +163,6 @@ impl Stream {
 
     /// Told of every try to write: how much went out, or that the socket is full.
     fn wrote(&mut self, cx: &mut Context<'_>, written: Option<usize>) -> Poll<io::Error> {
-        if !self.bounded {
-            return Poll::Pending;
-        }
         let streams = self.phase.state.load(Ordering::Relaxed) == STREAMS;
         match written {
             Some(_) if streams => {
@@ -228,10 +207,7 @@ fn end_when_unheard(_: &Io, _: Duration) {}
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.io {
-            Io::Tcp(io) => io.as_fd(),
-            Io::Unix(io) => io.as_fd(),
-        }
+        self.io.as_fd()
     }
 }
 
@@ -249,9 +225,7 @@ impl AsyncRead for Stream {
             Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Io::Unix(io) => Pin::new(io).poll_read(cx, buf),
         };
-        if self.bounded
-            && let Some(rewritten) = self.targets.read(&buf.filled()[before..])
-        {
+        if let Some(rewritten) = self.targets.read(&buf.filled()[before..]) {
             buf.set_filled(before);
             self.spare = rewritten;
             self.take_spare(buf);

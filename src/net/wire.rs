@@ -1,37 +1,34 @@
 //! One WebSocket's bytes: what waits goes out in few writes, what comes in is bounded and ignored.
 //!
-//! tungstenite reads what a client sends and answers its pings; frames of the outbox are whole
-//! already (header included) and go to the socket as they are, so a subscriber costs no copy.
-//! What tungstenite has to say is put between them, never into one.
+//! All that goes out passes through the outbox, which writes it: mostly from the matcher's thread,
+//! while this task sleeps. The task is for what the socket did not take, and for the rest of the
+//! protocol. tungstenite reads what a client sends and answers its pings; those answers, pings of
+//! our own and the close are put between the outbox's frames, never into one.
 
 mod inbound;
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use hyper_tungstenite::tungstenite::error::ProtocolError;
 use hyper_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use hyper_tungstenite::tungstenite::{Error, Message};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use inbound::{Inbound, PONG_BYTES, Pipe};
 
+use super::clients::Connection;
+use super::io::Io;
 use crate::limits::Limits;
-use crate::live::outbox::TOO_SLOW;
-use crate::live::{Close, Frame, Outbox, frame};
-use crate::model::cursor::Cursor;
+use crate::live::outbox::{Sink, Wrote};
+use crate::live::{Close, Outbox, frame};
 
 /// Bytes read at once, and kept for every idle connection.
 const READ_BYTES: usize = 4 << 10;
-/// Frames and bytes taken from the outbox at once: enough to fill a socket's buffer.
-const BATCH_FRAMES: usize = 64;
-const BATCH_BYTES: usize = 256 << 10;
 /// What is read and thrown away of a client that broke the protocol, so that it gets to read why.
 const DISCARD_BYTES: usize = 1 << 20;
 /// Pings in a row that a client may leave unanswered.
@@ -39,19 +36,14 @@ const MISSED_PINGS: u32 = 2;
 /// A control frame from a client: header and mask.
 const CONTROL_HEAD: usize = 6;
 
-pub(super) struct Wire<S> {
-    io: S,
+pub(super) struct Wire {
+    /// Shared with the outbox, which writes by itself what the socket takes at once.
+    io: Arc<Io>,
     outbox: Arc<Outbox>,
     limits: Arc<Limits>,
     reader: WebSocketContext,
     inbound: Inbound,
-    /// Whole frames to write; the first may be partly written already.
-    out: VecDeque<Frame>,
-    first_begun: bool,
-    unflushed: bool,
     phase: Phase,
-    /// The last cursor of a frame that the socket took.
-    cursor: Option<Cursor>,
     /// The socket took no more at the last try.
     blocked: bool,
     /// Since when, if it did not.
@@ -59,6 +51,8 @@ pub(super) struct Wire<S> {
     next_ping: Instant,
     missed_pings: u32,
     timer: Pin<Box<Sleep>>,
+    /// Counted as open until the wire ends.
+    _connection: Arc<Connection>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +67,15 @@ enum Phase {
     Closed(Instant),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl Wire {
     /// `read` is what the handshake read too much.
-    pub(super) fn new(io: S, read: &[u8], outbox: Arc<Outbox>, limits: Arc<Limits>) -> Self {
+    pub(super) fn new(
+        io: Io,
+        read: Vec<u8>,
+        connection: Arc<Connection>,
+        outbox: Arc<Outbox>,
+        limits: Arc<Limits>,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
@@ -83,35 +83,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             .max_message_size(Some(limits.message_bytes))
             .max_frame_size(Some(limits.message_bytes));
         let now = Instant::now();
+        let inbound = Inbound::new(read.len(), now);
+        let io = Arc::new(io);
+        outbox.attach(io.clone());
         Wire {
-            reader: WebSocketContext::from_partially_read(
-                read.to_vec(),
-                Role::Server,
-                Some(config),
-            ),
+            reader: WebSocketContext::from_partially_read(read, Role::Server, Some(config)),
             io,
             outbox,
-            inbound: Inbound::new(read.len(), now),
-            out: VecDeque::new(),
-            first_begun: false,
-            unflushed: false,
+            inbound,
             phase: Phase::Open,
-            cursor: None,
             blocked: false,
             blocked_since: now,
             next_ping: now + limits.ping_every,
             missed_pings: 0,
             timer: Box::pin(tokio::time::sleep(limits.ping_every)),
             limits,
+            _connection: connection,
         }
     }
 
     /// Lives until the connection ends, in whichever way.
     pub(super) async fn run(mut self) {
         std::future::poll_fn(|cx| self.poll(cx)).await;
-        // Says that nothing follows; a client that is gone need not hear it.
-        let end = std::future::poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
-        let _ = tokio::time::timeout(Duration::from_secs(1), end).await;
+        self.io.shutdown();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -127,76 +121,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Ready when the connection has ended.
+    /// Writes what is left for the task to write; ready when the connection has ended.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.take_answers();
-            if self.phase == Phase::Open && self.out.len() < BATCH_FRAMES {
-                let taken = self.outbox.poll_take(cx, &mut self.out, BATCH_FRAMES, BATCH_BYTES);
-                if let Poll::Ready(Some(close)) = taken {
-                    self.close(&close);
-                }
+            let written = self.outbox.write(cx, |bytes| self.io.try_write_vectored(bytes));
+            let Ok((wrote, moved)) = written else { return Poll::Ready(()) };
+            if moved && self.blocked {
+                // Its side took what filled the pipe: somebody is there.
+                self.missed_pings = 0;
             }
-            if self.out.is_empty() {
-                return self.poll_flush(cx);
+            let was_blocked = std::mem::replace(&mut self.blocked, wrote == Wrote::Blocked);
+            if self.blocked && (moved || !was_blocked) {
+                self.blocked_since = Instant::now();
             }
-            let mut slices = [IoSlice::new(&[]); BATCH_FRAMES];
-            let filled = self.out.iter().zip(&mut slices).map(|(frame, slice)| {
-                *slice = IoSlice::new(&frame.bytes);
-            });
-            let filled = filled.count();
-            match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..filled]) {
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(written)) => self.wrote(written),
-                Poll::Pending => {
-                    if !self.blocked {
-                        (self.blocked, self.blocked_since) = (true, Instant::now());
-                    }
-                    self.look_for_overflow();
-                    return Poll::Pending;
-                }
+            match wrote {
+                Wrote::All if !self.inbound.answers.is_empty() => {}
+                Wrote::All => return self.all_out(),
+                Wrote::Blocked => match ready!(self.io.poll_write_ready(cx)) {
+                    Ok(()) => {}
+                    Err(_) => return Poll::Ready(()),
+                },
+                Wrote::End(close) => self.close(&close),
             }
         }
     }
 
-    /// A reader that was too slow is told at the next chance, not after what it has no use for.
-    fn look_for_overflow(&mut self) {
-        if self.phase == Phase::Open
-            && let Some(close) = self.outbox.ended()
-        {
-            self.drop_waiting();
-            self.close(&close);
-        }
-    }
-
-    fn wrote(&mut self, mut bytes: usize) {
-        if self.blocked {
-            // Its side took what filled the pipe: somebody is there.
-            self.missed_pings = 0;
-        }
-        self.blocked = false;
-        self.unflushed = true;
-        while let Some(first) = self.out.front_mut() {
-            if bytes < first.bytes.len() {
-                first.bytes.advance(bytes);
-                self.first_begun |= bytes > 0;
-                return;
-            }
-            bytes -= first.bytes.len();
-            self.cursor = first.cursor().or(self.cursor);
-            self.out.pop_front();
-            self.first_begun = false;
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unflushed {
-            match Pin::new(&mut self.io).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+    /// Nothing is left to write.
+    fn all_out(&mut self) -> Poll<()> {
         match &mut self.phase {
             // Our part is out: now the client has the time of a handshake.
             Phase::Closing(until) => {
@@ -205,22 +157,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             Phase::Closed(_) => Poll::Ready(()),
             // A client that waits for the end of the stream gets it at once.
-            Phase::Failing(..) => match Pin::new(&mut self.io).poll_shutdown(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(()),
-                _ => Poll::Pending,
-            },
+            Phase::Failing(..) => {
+                self.io.shutdown();
+                Poll::Pending
+            }
             Phase::Open => Poll::Pending,
         }
     }
 
-    /// Moves tungstenite's frames in front, but not into a frame that has begun.
+    /// Has tungstenite's frames go out next. While some still wait for a socket that takes
+    /// nothing, the others do here, where they are few.
     fn take_answers(&mut self) {
-        if self.inbound.answers.is_empty() {
+        if self.inbound.answers.is_empty() || self.outbox.has_control() {
             return;
         }
         let answers = std::mem::take(&mut self.inbound.answers);
         if self.phase == Phase::Open {
-            self.out.insert(usize::from(self.first_begun), Bytes::from(answers).into());
+            self.outbox.put_control(Bytes::from(answers).into());
         }
     }
 
@@ -236,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Poll::Pending;
             }
             let mut pipe = Pipe {
-                io: &mut self.io,
+                io: &self.io,
                 cx,
                 inbound: &mut self.inbound,
                 most: self.limits.message_bytes * 4 + READ_BYTES,
@@ -299,30 +252,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Some(Close::new(code, reason))
     }
 
-    /// Takes back what has not begun to go out.
-    fn drop_waiting(&mut self) {
-        self.out.truncate(usize::from(self.first_begun));
-    }
-
     fn deadline(&self) -> Instant {
         Instant::now() + self.limits.close_time
     }
 
     fn close(&mut self, close: &Close) {
-        let before = self.out.iter().rev().find_map(Frame::cursor);
-        let cursor = before.or(self.cursor).or_else(|| self.outbox.since());
-        let close = match cursor {
-            Some(cursor) if close.code == TOO_SLOW => &close.resume_from(cursor),
-            _ => close,
-        };
-        self.out.push_back(frame::close(close).into());
+        self.outbox.put_last(frame::close(close).into());
         self.phase = Phase::Closing(Instant::now() + self.limits.write_time);
     }
 
     fn fail(&mut self, close: &Close) {
         if self.phase == Phase::Open {
-            self.drop_waiting();
-            self.out.push_back(frame::close(close).into());
+            self.outbox.forget();
+            self.outbox.put_last(frame::close(close).into());
         }
         self.phase = Phase::Failing(self.deadline(), DISCARD_BYTES);
     }
@@ -330,11 +272,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Answers with the client's own code and no reason, or has its answer.
     fn closed_by_client(&mut self, code: Option<u16>) {
         if self.phase == Phase::Open {
-            self.drop_waiting();
-            self.out.push_back(match code {
-                Some(code) => frame::close(&Close::new(code, "")).into(),
-                None => frame::bare_close().into(),
-            });
+            self.outbox.forget();
+            let answer = code.map(|code| frame::close(&Close::new(code, "")));
+            self.outbox.put_last(answer.unwrap_or_else(frame::bare_close).into());
         }
         self.phase = Phase::Closed(self.deadline());
     }
@@ -342,14 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [0; READ_BYTES];
         loop {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {}
-            }
+            let Ok(read) = ready!(self.io.poll_read(cx, &mut bytes)) else {
+                return Poll::Ready(());
+            };
             let Phase::Failing(_, left) = &mut self.phase else { return Poll::Pending };
-            let read = buffer.filled().len();
             if read == 0 || read > *left {
                 return Poll::Ready(());
             }
@@ -410,9 +346,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             if self.phase == Phase::Open && !self.blocked {
                 self.missed_pings += 1;
-                self.out.push_back(frame::ping().into());
+                self.outbox.put_control(frame::ping().into());
             }
         }
         false
+    }
+}
+
+impl Drop for Wire {
+    /// The socket closes with its last holder: the outbox may live on for a while.
+    fn drop(&mut self) {
+        self.outbox.detach();
     }
 }

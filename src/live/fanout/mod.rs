@@ -8,13 +8,15 @@ mod failure;
 mod find;
 mod frames;
 
+use std::sync::Arc;
+
 use crate::limits::Limits;
 use crate::model::change::Commit;
 use crate::model::related::Key;
 use crate::query::Body;
 
 use super::message::Event;
-use super::outbox::{Frame, Offer};
+use super::outbox::{self, Frame, Offer, Outbox};
 use super::registry::{Entry, Group, PlanId, Registry};
 
 use bodies::Bodies;
@@ -38,6 +40,8 @@ pub struct Fanout {
     /// What a plan is concerned by, and one record of it.
     lists: [Lists; 2],
     failed: Vec<Failure>,
+    /// Outboxes that have something to write, each once.
+    due: Vec<Arc<Outbox>>,
 }
 
 /// Indexes of changes, by how they are told.
@@ -98,6 +102,7 @@ impl Fanout {
             offered: Vec::new(),
             lists: Default::default(),
             failed: Vec::new(),
+            due: Vec::new(),
         }
     }
 
@@ -106,8 +111,14 @@ impl Fanout {
         self.upto = key;
     }
 
-    /// Tells every subscriber its messages of this commit. Gives those that cannot be told: what
-    /// they should have heard is unknown.
+    /// Writes what was told, each socket's frames together.
+    pub fn flush(&mut self) {
+        outbox::flush(&mut self.due);
+    }
+
+    /// Tells every subscriber its messages of this commit: they are in its outbox then, and are
+    /// written with the next [`Fanout::flush`]. Gives those that cannot be told: what they should
+    /// have heard is unknown.
     pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
         self.find(registry, commit);
         let found = std::mem::take(&mut self.found);
@@ -221,22 +232,28 @@ impl Fanout {
             }
         };
         self.offered.push(frame);
-        offer(group, commit.position, &self.offered);
+        self.offer(group, commit.position);
         self.offered.clear();
     }
-}
 
-fn offer(group: &Group, position: u64, frames: &[Frame]) {
-    for seat in &group.seats {
-        if position <= seat.told.get() {
-            continue;
-        }
-        if group.mode.cursors.is_some() {
-            seat.told.set(position);
-            seat.owed.set(false);
-        }
-        if seat.outbox.offer(position, frames) == Offer::Overflowed {
-            tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
+    fn offer(&mut self, group: &Group, position: u64) {
+        let frames = &self.offered[..];
+        let bytes = outbox::size(frames);
+        for seat in &group.seats {
+            if position <= seat.told.get() {
+                continue;
+            }
+            if group.mode.cursors.is_some() {
+                seat.told.set(position);
+                seat.owed.set(false);
+            }
+            match seat.outbox.offer_sized(position, frames, bytes) {
+                Offer::Due => self.due.push(seat.outbox.clone()),
+                Offer::Overflowed => {
+                    tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
+                }
+                Offer::Taken | Offer::Ended => {}
+            }
         }
     }
 }

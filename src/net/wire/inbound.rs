@@ -1,11 +1,11 @@
 //! What a client sends, as tungstenite reads it: bounded, and answered at the right moment.
 
 use std::io::{self, Read, Write};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
+
+use crate::net::io::Io;
 
 /// Answers to pings that may wait for a socket that takes nothing.
 pub(super) const PONG_BYTES: usize = 1 << 10;
@@ -42,8 +42,8 @@ impl Inbound {
 }
 
 /// The socket as tungstenite sees it: reads come from it, writes are kept for the right moment.
-pub(super) struct Pipe<'a, 'b, S> {
-    pub(super) io: &'a mut S,
+pub(super) struct Pipe<'a, 'b> {
+    pub(super) io: &'a Io,
     pub(super) cx: &'a mut Context<'b>,
     pub(super) inbound: &'a mut Inbound,
     /// The most bytes that an unfinished message may take, headers of fragments included.
@@ -51,18 +51,16 @@ pub(super) struct Pipe<'a, 'b, S> {
     pub(super) came: bool,
 }
 
-impl<S: AsyncRead + Unpin> Read for Pipe<'_, '_, S> {
+impl Read for Pipe<'_, '_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if self.inbound.unfinished > self.most {
             self.inbound.too_long = true;
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut buffer = ReadBuf::new(bytes);
-        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
+        match self.io.poll_read(self.cx, bytes) {
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
             Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(())) => {
-                let read = buffer.filled().len();
+            Poll::Ready(Ok(read)) => {
                 self.inbound.unfinished += read;
                 self.came |= read > 0;
                 Ok(read)
@@ -71,7 +69,7 @@ impl<S: AsyncRead + Unpin> Read for Pipe<'_, '_, S> {
     }
 }
 
-impl<S> Write for Pipe<'_, '_, S> {
+impl Write for Pipe<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.inbound.answers.len() + bytes.len() > PONG_BYTES {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -1,0 +1,89 @@
+//! The transport under a connection.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::Shutdown;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::live::outbox::Sink;
+
+/// The transport under a connection.
+#[derive(Debug)]
+pub enum Io {
+    /// Over the network.
+    Tcp(TcpStream),
+    /// Over the owner's socket.
+    Unix(UnixStream),
+}
+
+impl Io {
+    /// Reads what has come; 0 at the end of the stream. The task is woken when more comes.
+    ///
+    /// # Errors
+    /// The socket's end.
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Ready when there may be something to read.
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Tcp(io) => io.poll_read_ready(cx),
+            Io::Unix(io) => io.poll_read_ready(cx),
+        }
+    }
+
+    fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(io) => io.try_read(buf),
+            Io::Unix(io) => io.try_read(buf),
+        }
+    }
+
+    /// Ready when the socket may take more; after a write that it did not take.
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Tcp(io) => io.poll_write_ready(cx),
+            Io::Unix(io) => io.poll_write_ready(cx),
+        }
+    }
+
+    /// Says that nothing follows; a client that is gone need not hear it.
+    pub(super) fn shutdown(&self) {
+        let _ = rustix::net::shutdown(self, Shutdown::Write);
+    }
+}
+
+/// Whether the socket takes anything is tokio's to know: it is asked again only after it has said
+/// so, and so nothing is called for a socket that is full.
+impl Sink for Io {
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, bufs) {
+            (Io::Tcp(io), [one]) => io.try_write(one),
+            (Io::Tcp(io), many) => io.try_write_vectored(many),
+            (Io::Unix(io), [one]) => io.try_write(one),
+            (Io::Unix(io), many) => io.try_write_vectored(many),
+        }
+    }
+}
+
+impl AsFd for Io {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Io::Tcp(io) => io.as_fd(),
+            Io::Unix(io) => io.as_fd(),
+        }
+    }
+}
