@@ -3,6 +3,7 @@
 mod backup;
 mod import;
 mod link;
+mod log;
 mod restore;
 mod secret;
 mod tail;
@@ -69,7 +70,9 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Serve(cli.serve));
-    match run(command) {
+    let ran = run(command);
+    log::flush();
+    match ran {
         Ok(code) => code,
         Err(error) => {
             eprintln!("rowcast: {error}");
@@ -138,7 +141,7 @@ fn configure(flags: Flags, level: &str) -> Result<Config> {
         .map_err(|error| Error::bad(format!("log: '{level}': {error}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log::start().map_err(Error::internal)?)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     Ok(config)

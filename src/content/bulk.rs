@@ -99,6 +99,7 @@ impl Content {
         Asked {
             principal: principal.clone(),
             limits: self.limits.clone(),
+            known: self.known.clone(),
             ask: Ask {
                 schema: ask.schema,
                 filter: Some(ask.filter),
@@ -116,14 +117,14 @@ impl Job<'_, '_> {
     fn covered(
         &self,
         schema: &Arc<Schema>,
-        plan: Result<Plan>,
+        plan: Result<Arc<Plan>>,
         action: Predicate,
     ) -> Result<Vec<Arc<Row>>> {
         let plan = plan?;
         let most = self.limits.write_records;
         let query = Query {
             schema: schema.clone(),
-            filter: Predicate::and([plan.filter, action]),
+            filter: Predicate::and([plan.filter.clone(), action]),
             sort: Vec::new(),
             limit: Some(most as u64 + 1),
             offset: 0,

@@ -17,6 +17,7 @@ use crate::store::{Query, Rows, Tx};
 
 use super::input::{ColumnWrite, Input};
 use super::job::{Job, Origin};
+use super::terms::Known;
 use super::write::{Asked, Prepared};
 use super::{Content, accounts};
 
@@ -74,6 +75,7 @@ impl Content {
         let writing = Writing {
             principal: principal.clone(),
             limits: self.limits.clone(),
+            known: self.known.clone(),
             schema: schema.to_owned(),
         };
         // An empty body stands for all of them: is there such a schema, and a rule?
@@ -163,6 +165,7 @@ enum Outcome {
 struct Writing {
     principal: Principal,
     limits: Arc<Limits>,
+    known: Arc<Known>,
     schema: String,
 }
 
@@ -171,6 +174,7 @@ impl Writing {
         Asked {
             principal: self.principal.clone(),
             limits: self.limits.clone(),
+            known: self.known.clone(),
             ask: Ask { schema: self.schema.clone(), ..Ask::default() },
             action,
             body,

@@ -12,6 +12,7 @@ mod job;
 pub mod read;
 mod relations;
 mod state;
+mod terms;
 pub mod write;
 
 use std::sync::Arc;
@@ -31,12 +32,13 @@ pub struct Content {
     pub limits: Arc<Limits>,
     /// Hashes passwords; without it none can be set.
     pub auth: Option<Arc<Auth>>,
+    known: Arc<terms::Known>,
 }
 
 impl Content {
     /// Commands over the records of `store`.
     pub fn new(store: Store, limits: Arc<Limits>) -> Self {
-        Content { store, limits, auth: None }
+        Content { store, limits, auth: None, known: Arc::default() }
     }
 
     /// The same, able to set passwords.

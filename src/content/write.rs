@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::auth::grant::{self, Action};
+use crate::auth::grant::Action;
 use crate::auth::password::PasswordHash;
 use crate::auth::principal::Principal;
 use crate::error::{Kind, Result};
@@ -19,8 +19,9 @@ use crate::query::{Ask, Plan, parse_key};
 use crate::store::{Rows, Tx};
 
 use super::input::{self, Input, Mode, Scope};
-use super::job::{self, Job, Origin, Rules};
+use super::job::{Job, Origin, Rules};
 use super::read::missing;
+use super::terms::Known;
 use super::{Content, accounts};
 
 /// A write as it was asked for, checked against one catalog. Made before the writer is asked, so
@@ -31,13 +32,14 @@ pub(super) struct Prepared {
     pub rules: Arc<Rules>,
     pub input: Input,
     /// What the principal may see: of the answer, or the records of a bulk call.
-    pub plan: Result<Plan>,
+    pub plan: Result<Arc<Plan>>,
 }
 
 /// Everything that checking a write starts from.
 pub(super) struct Asked {
     pub principal: Principal,
     pub limits: Arc<Limits>,
+    pub known: Arc<Known>,
     pub ask: Ask,
     pub action: Action,
     pub body: Map<String, Json>,
@@ -47,23 +49,24 @@ impl Asked {
     /// # Errors
     /// No such schema, no rule (401, 403), 400 for the body.
     pub(super) fn prepare(&self, catalog: &Arc<Catalog>) -> Result<Prepared> {
-        let (principal, action) = (&self.principal, self.action);
-        let schema = grant::schema(catalog, principal, &self.ask.schema, action)?;
-        let grant = grant::require(catalog, &schema, principal, action)?;
-        let read = grant::resolve(catalog, &schema, principal, Action::Read);
-        let known = job::known(&[&read, &grant], &schema);
+        let (principal, limits, action) = (&self.principal, &*self.limits, self.action);
+        let terms = self.known.of(catalog, principal, limits, &self.ask, action)?;
         let scope = Scope {
             catalog,
-            schema: &schema,
-            limits: &self.limits,
+            schema: &terms.schema,
+            limits,
             mode: if action == Action::Create { Mode::Create } else { Mode::Update },
-            known: &|field| known.has(field),
-            readable: &|field| read.offers(field),
+            known: &|field| terms.known.has(field),
+            readable: &|field| terms.read.offers(field),
         };
         let input = input::parse(&scope, &self.body)?;
-        let rules = Arc::new(Rules::new(catalog, &schema, principal, &self.limits, grant, action)?);
-        let plan = Plan::compile(catalog, principal, &self.limits, &self.ask);
-        Ok(Prepared { catalog: catalog.clone(), schema, rules, input, plan })
+        Ok(Prepared {
+            catalog: terms.catalog.clone(),
+            schema: terms.schema.clone(),
+            rules: terms.rules.clone(),
+            input,
+            plan: terms.plan.clone(),
+        })
     }
 
     /// What was prepared, if it still holds in this transaction.
@@ -79,7 +82,7 @@ impl Asked {
 struct Shown {
     schema: Arc<Schema>,
     /// `None` where the principal may read nothing of it: only its key is told.
-    plan: Option<Plan>,
+    plan: Option<Arc<Plan>>,
     row: Arc<Row>,
     related: RelatedSet,
 }
@@ -88,7 +91,7 @@ impl Shown {
     fn new(
         job: &Job<'_, '_>,
         schema: &Arc<Schema>,
-        plan: Result<Plan>,
+        plan: Result<Arc<Plan>>,
         row: Arc<Row>,
     ) -> Result<Shown> {
         let plan = match plan {
@@ -213,6 +216,7 @@ impl Content {
         let asked = Asked {
             principal: principal.clone(),
             limits: self.limits.clone(),
+            known: self.known.clone(),
             ask: Ask { schema: schema.to_owned(), ..Ask::default() },
             action,
             body,
