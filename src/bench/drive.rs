@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::Result;
 
 use super::check::Faults;
-use super::client::{Client, PATIENCE};
+use super::client::Client;
 use super::feed::Feed;
 use super::ledger::Side;
 use super::process::{self, Usage};
@@ -41,6 +41,8 @@ pub struct Stretch {
     pub writers: usize,
     /// How many writes the deliveries may be behind, on the average.
     pub ahead: u64,
+    /// After so much silence, what has not come is missing.
+    pub patience: Duration,
 }
 
 /// Where writes go.
@@ -112,7 +114,7 @@ impl Stretch {
         let own = process::own_cpu();
         let (began, start) = (Instant::now(), client.now());
         let mut writes = 0;
-        let mut shown = began;
+        let (mut shown, mut heard) = (began, (began, (0, 0)));
         while !self.is_over(writes, began.elapsed()) {
             while let Some(sent) = self.may_send(client, side, start, writes) {
                 target.send(client, sent)?;
@@ -122,19 +124,23 @@ impl Stretch {
                 }
             }
             client.turn(self.wait(client.now(), start, writes))?;
+            let now = (client.ledger(side).had, writes);
+            if now != heard.1 {
+                heard = (Instant::now(), now);
+            } else if heard.0.elapsed() > self.patience {
+                break;
+            }
             if shown.elapsed() > Duration::from_millis(100) {
                 shown = Instant::now();
                 progress(self.share(writes, began.elapsed()));
             }
         }
-        // Silence ends it too: what has not come by then is missing.
-        let mut heard = (Instant::now(), 0, 0);
         while client.writing() > 0 || !client.ledger(side).is_even() {
             client.turn(Duration::from_millis(100))?;
-            let now = (client.writing(), client.ledger(side).had);
-            if now != (heard.1, heard.2) {
-                heard = (Instant::now(), now.0, now.1);
-            } else if heard.0.elapsed() > PATIENCE {
+            let now = (client.ledger(side).had, client.writing() as u64);
+            if now != heard.1 {
+                heard = (Instant::now(), now);
+            } else if heard.0.elapsed() > self.patience {
                 break;
             }
         }

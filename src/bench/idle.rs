@@ -76,7 +76,15 @@ pub fn run(subscribers: usize, options: &Options, bar: &Bar) -> Result<Told> {
         }
         rounds.push(server.round(&mut client, subscribers, &what, bar)?);
     }
-    Ok(told(subscribers, base, &rounds, &floors))
+    let ledger = client.ledger(Side::Server);
+    let mut told = told(subscribers, base, &rounds, &floors);
+    told.whole = ledger.faults.is_none();
+    told.json["faults"] = json!(ledger.faults);
+    told.table.push_str(&format!("\n  closed {}", ledger.faults.closed));
+    if let Some(why) = &ledger.ended {
+        told.table.push_str(&format!("\n  the first connection that ended: {why}"));
+    }
+    Ok(told)
 }
 
 impl Place<'_> {

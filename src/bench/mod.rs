@@ -24,10 +24,13 @@ mod writer;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::error::Result;
 
 use self::drive::Pace;
 use self::feed::Audience;
+use self::matching::Match;
 use self::options::Options;
 use self::progress::Bar;
 use self::scenario::Scenario;
@@ -41,6 +44,19 @@ pub struct Bench {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    /// All that follow, one after the other, each as it is by default
+    All {
+        #[command(flatten)]
+        options: Options,
+        /// For `match`: how many plans, with commas
+        #[arg(
+            long,
+            value_name = "N",
+            value_delimiter = ',',
+            default_value = "1000,10000,100000,1000000"
+        )]
+        plans: Vec<usize>,
+    },
     /// Every change to every subscriber
     Broadcast(Options),
     /// As many filters as subscribers: each change is for one of them
@@ -52,7 +68,7 @@ enum Command {
     /// Durable creates, with nobody listening
     Writes(Options),
     /// What a change costs among many plans, in process and without a store
-    Match(matching::Match),
+    Match(Match),
     /// A server of bare write() calls, for --floor
     #[command(hide = true)]
     FloorServer(floor::FloorServer),
@@ -62,6 +78,7 @@ impl Bench {
     /// Runs the scenario; fails where a delivery was missing, doubled, reordered or wrong.
     pub fn run(&self) -> Result<ExitCode> {
         match &self.command {
+            Command::All { options, plans } => run(everything(options, plans), options),
             Command::Broadcast(options) => run(broadcast(options), options),
             Command::Selective(options) => run(selective(options), options),
             Command::Mixed(options) => run(mixed(options), options),
@@ -71,6 +88,19 @@ impl Bench {
             Command::FloorServer(floor) => floor.run(),
         }
     }
+}
+
+fn everything(options: &Options, plans: &[usize]) -> Vec<Part> {
+    let mut parts = broadcast(options);
+    if options.pace.is_none() {
+        parts.extend(broadcast(&Options { pace: Some(Pace::Ack), ..options.clone() }));
+    }
+    parts.extend(selective(options));
+    parts.extend(mixed(options));
+    parts.extend(idle(options));
+    parts.extend(writes(options));
+    parts.push(Part::Match(Match::among(plans.to_vec())));
+    parts
 }
 
 fn broadcast(options: &Options) -> Vec<Part> {
@@ -93,7 +123,10 @@ fn listened(
     sizes: &[usize],
     audience: impl Fn(usize) -> Audience,
 ) -> Vec<Part> {
-    let pace = options.pace.unwrap_or(Pace::Delivery);
+    let pace = options.pace.unwrap_or(match options.writers {
+        None | Some(1) => Pace::Delivery,
+        Some(_) => Pace::Ack,
+    });
     let writers = usize::from(options.writers.unwrap_or(1));
     let of = |subscribers| {
         let audience = audience(subscribers);
@@ -119,6 +152,7 @@ fn idle(options: &Options) -> Vec<Part> {
 enum Part {
     Load(Scenario),
     Idle(usize),
+    Match(Match),
 }
 
 /// Runs these, one after the other, and tells what they came to.
@@ -129,6 +163,7 @@ fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
     for part in parts {
         let told = match part {
             Part::Load(scenario) => report::told(&scenario.run(options, &bar)?),
+            Part::Match(matching) => matching.told()?,
             Part::Idle(subscribers) => idle::run(subscribers, options, &bar)?,
         };
         if !options.json {
@@ -143,13 +178,19 @@ fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// So that Ctrl-C leaves no server and no folder behind: the generator looks at what it sets.
+/// So that Ctrl-C, or SIGTERM, leaves no server and no folder behind: the generator looks at what it sets.
 fn listen_for_interrupts() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime
-            && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
-        {
+        let Ok(runtime) = runtime else { return };
+        let told = runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                told = tokio::signal::ctrl_c() => told,
+                _ = terminate.recv() => Ok(()),
+            }
+        });
+        if told.is_ok() {
             client::INTERRUPTED.store(true, Ordering::Relaxed);
         }
     });

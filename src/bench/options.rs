@@ -12,10 +12,11 @@ pub struct Options {
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub subscribers: Vec<usize>,
     /// Connections that write [default: the scenario's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub writers: Option<u16>,
-    /// When the next write is sent: `delivery` (all have the one before), `ack` (the one before is
-    /// answered) or a number (so many a second) [default: the scenario's]
+    /// When the next write is sent: `delivery` (all have the one before; one writer), `ack` (the
+    /// one before is answered) or a number (so many a second) [default: delivery with one writer
+    /// and somebody who listens, else ack]
     #[arg(long, value_name = "PACE", value_parser = pace)]
     pub pace: Option<Pace>,
     /// With `--pace ack`: how many writes deliveries may be behind, so that no queue overflows
@@ -48,6 +49,9 @@ pub struct Options {
     /// The process of --url, if it is on this machine: for its processor time and memory
     #[arg(long, requires = "url")]
     pub pid: Option<u32>,
+    /// Seconds of silence after which what has not come counts as missing
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = seconds)]
+    pub patience: f64,
     /// What the numbers in the records begin with
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -63,6 +67,11 @@ impl Options {
             Some(number) => Length::Writes(number),
             None => Length::Time(Duration::from_secs_f64(self.seconds)),
         }
+    }
+
+    /// How long silence is waited for.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.patience)
     }
 
     /// How many subscribers, one run each.

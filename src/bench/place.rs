@@ -31,7 +31,13 @@ impl Bed {
         match &options.url {
             Some(url) => Bed::borrow(url, options),
             None => {
-                let program = options.server.clone().map_or_else(process::own_program, Ok)?;
+                let program = match &options.server {
+                    // A path, even one from here; else a name to be found on PATH.
+                    Some(path) if path.exists() => std::path::absolute(path)
+                        .map_err(|error| Error::bad(format!("--server: {error}")))?,
+                    Some(name) => name.clone(),
+                    None => process::own_program()?,
+                };
                 let schema = "reading".to_owned();
                 let text = record::schema(&schema);
                 let (running, token) = Running::server(&program, &schema, &text)?;

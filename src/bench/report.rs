@@ -11,43 +11,42 @@ struct Metric {
     key: &'static str,
     label: &'static str,
     of: fn(&Sample) -> Option<f64>,
+    /// The largest of all rounds is told, not their median.
+    most: bool,
+    /// Whether it says something to divide it by the floor's.
+    ratio: bool,
+}
+
+const fn metric(key: &'static str, label: &'static str, of: fn(&Sample) -> Option<f64>) -> Metric {
+    Metric { key, label, of, most: false, ratio: true }
+}
+
+const fn most(key: &'static str, label: &'static str, of: fn(&Sample) -> Option<f64>) -> Metric {
+    Metric { key, label, of, most: true, ratio: false }
+}
+
+const fn plain(key: &'static str, label: &'static str, of: fn(&Sample) -> Option<f64>) -> Metric {
+    Metric { key, label, of, most: false, ratio: false }
 }
 
 const METRICS: &[Metric] = &[
-    Metric {
-        key: "cpu_us_per_delivery",
-        label: "CPU us per delivery",
-        of: |s| each(s.cpu_us?, s.deliveries),
-    },
-    Metric {
-        key: "cpu_us_per_write",
-        label: "CPU us per write",
-        of: |s| each(s.cpu_us?, s.writes),
-    },
-    Metric {
-        key: "deliveries_per_second",
-        label: "deliveries a second",
-        of: |s| (s.deliveries > 0).then(|| s.deliveries as f64 / s.seconds),
-    },
-    Metric {
-        key: "writes_per_second",
-        label: "writes a second",
-        of: |s| Some(s.writes as f64 / s.seconds),
-    },
-    Metric { key: "delivery_ms_p50", label: "delivery ms p50", of: |s| p50(s.delivery_ms) },
-    Metric { key: "delivery_ms_p99", label: "delivery ms p99", of: |s| p99(s.delivery_ms) },
-    Metric { key: "delivery_ms_max", label: "delivery ms max", of: |s| max(s.delivery_ms) },
-    Metric { key: "write_ms_p50", label: "write ms p50", of: |s| p50(s.write_ms) },
-    Metric { key: "write_ms_p99", label: "write ms p99", of: |s| p99(s.write_ms) },
-    Metric { key: "write_ms_max", label: "write ms max", of: |s| max(s.write_ms) },
-    Metric { key: "memory_mib", label: "memory MiB", of: |s| mib(s.memory) },
-    Metric { key: "peak_memory_mib", label: "memory MiB at most", of: |s| mib(s.peak_memory) },
-    Metric { key: "frame_bytes", label: "bytes of a frame", of: |s| s.frame_bytes },
-    Metric {
-        key: "client_cpu_us_per_write",
-        label: "generator's CPU us per write",
-        of: |s| each(s.client_cpu_us?, s.writes),
-    },
+    metric("cpu_us_per_delivery", "CPU us per delivery", |s| each(s.cpu_us?, s.deliveries)),
+    metric("cpu_us_per_write", "CPU us per write", |s| each(s.cpu_us?, s.writes)),
+    metric("deliveries_per_second", "deliveries a second", |s| {
+        (s.deliveries > 0).then(|| s.deliveries as f64 / s.seconds)
+    }),
+    metric("writes_per_second", "writes a second", |s| Some(s.writes as f64 / s.seconds)),
+    metric("delivery_ms_p50", "delivery ms p50", |s| p50(s.delivery_ms)),
+    metric("delivery_ms_p99", "delivery ms p99", |s| p99(s.delivery_ms)),
+    most("delivery_ms_max", "delivery ms at most", |s| max(s.delivery_ms)),
+    metric("write_ms_p50", "write ms p50", |s| p50(s.write_ms)),
+    metric("write_ms_p99", "write ms p99", |s| p99(s.write_ms)),
+    most("write_ms_max", "write ms at most", |s| max(s.write_ms)),
+    plain("memory_mib", "memory MiB", |s| mib(s.memory)),
+    most("peak_memory_mib", "memory MiB at most", |s| mib(s.peak_memory)),
+    plain("frame_bytes", "bytes of a frame", |s| s.frame_bytes),
+    plain("cores", "cores it kept busy", |s| Some(s.cpu_us? / 1e6 / s.seconds)),
+    plain("client_cores", "cores the generator did", |s| Some(s.client_cpu_us? / 1e6 / s.seconds)),
 ];
 
 fn each(whole: f64, number: u64) -> Option<f64> {
@@ -78,11 +77,15 @@ struct Ratio {
 }
 
 impl Metric {
-    fn median(&self, samples: &[Sample]) -> Option<f64> {
-        median(samples.iter().filter_map(self.of))
+    fn told(&self, samples: &[Sample]) -> Option<f64> {
+        let values = samples.iter().filter_map(self.of);
+        if self.most { values.max_by(f64::total_cmp) } else { median(values) }
     }
 
     fn ratio(&self, outcome: &Outcome) -> Option<Ratio> {
+        if !self.ratio {
+            return None;
+        }
         let pairs = outcome.server.iter().zip(&outcome.floor);
         let ratios: Vec<f64> = pairs
             .filter_map(|(server, floor)| Some((self.of)(server)? / (self.of)(floor)?))
@@ -121,10 +124,10 @@ fn table(outcome: &Outcome) -> String {
         lines.push(format!("{:32}{:>14}{:>14}{:>10}", "", "server", "floor", "ratio"));
     }
     for metric in METRICS {
-        let Some(server) = metric.median(&outcome.server) else { continue };
+        let Some(server) = metric.told(&outcome.server) else { continue };
         let mut line = format!("  {:30}{:>14}", metric.label, figure(server));
         if with_floor {
-            let floor = metric.median(&outcome.floor).map(figure).unwrap_or_default();
+            let floor = metric.told(&outcome.floor).map(figure).unwrap_or_default();
             line.push_str(&format!("{floor:>14}"));
             if let Some(Ratio { median, min, max }) = metric.ratio(outcome) {
                 line.push_str(&format!("{median:>10.2}  ({min:.2} to {max:.2})"));
@@ -180,15 +183,26 @@ pub fn document(all: Vec<Told>) -> Json {
     json!({
         "rowcast": env!("CARGO_PKG_VERSION"),
         "command": std::env::args().skip(1).collect::<Vec<_>>(),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "machine": machine(),
         "results": results,
+    })
+}
+
+/// What else may explain the figures.
+fn machine() -> Json {
+    let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
+    json!({
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "os": std::env::consts::OS,
+        "kernel": read("/proc/sys/kernel/osrelease"),
+        "load": read("/proc/loadavg"),
     })
 }
 
 fn result(outcome: &Outcome) -> Json {
     let medians = |samples: &[Sample]| {
         let told = METRICS.iter();
-        let told = told.filter_map(|metric| Some((metric.key, metric.median(samples)?)));
+        let told = told.filter_map(|metric| Some((metric.key, metric.told(samples)?)));
         told.map(|(key, value)| (key.to_owned(), json!(value))).collect::<Map<_, _>>()
     };
     let ratios = METRICS.iter().filter_map(|metric| {

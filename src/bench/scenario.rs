@@ -15,7 +15,7 @@ use super::options::Options;
 use super::place::Bed;
 use super::process::{self, Running, Usage};
 use super::progress::Bar;
-use super::record::Template;
+use super::record::{Record, Template};
 
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,9 @@ impl Scenario {
     pub fn run(&self, options: &Options, bar: &Bar) -> Result<Outcome> {
         let floors = if options.floor { self.floor_subscribers() } else { 0 };
         check_files(self.name, self.subscribers + floors + self.writers)?;
+        if self.pace == Pace::Delivery && self.writers > 1 {
+            return Err(Error::bad("--pace delivery is for one writer; use ack or a rate"));
+        }
         bar.say(format!("{}: starting", self.name));
         let bed = Bed::make(options)?;
         let mut client = Client::new()?;
@@ -85,6 +88,7 @@ impl Scenario {
             length: options.length(),
             writers: self.writers,
             ahead: options.ahead,
+            patience: options.patience(),
         };
         let warm = Stretch { length: warm(options), ..stretch };
         bar.say(format!("{}: warming up", self.name));
@@ -168,11 +172,11 @@ impl Scenario {
         client.open(Side::Floor, running.address, all, |opened| {
             bar.at(opened as f64 / subscribers as f64);
         })?;
-        let sample = std::mem::take(&mut client.ledger(Side::Server).sample);
-        let template = match self.subscribers {
-            0 => Template::of(br#"{"id":0,"sequence":0,"sent":0}"#),
-            _ => Template::of(&sample),
-        };
+        let mut sample = std::mem::take(&mut client.ledger(Side::Server).sample);
+        if self.subscribers == 0 {
+            sample = Record { sequence: 0, kind: 0, number: 0 }.message();
+        }
+        let template = Template::of(&sample);
         let target = Target {
             side: Side::Floor,
             address: running.address,

@@ -12,10 +12,13 @@ use std::fmt::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+use super::report::Told;
 
 use cell::{Cell, measure};
 use stage::Family;
@@ -53,6 +56,25 @@ impl Match {
     /// # Errors
     /// A size that makes no sense, or a process that could not be run.
     pub fn run(&self) -> Result<ExitCode> {
+        let told = self.told()?;
+        match self.json {
+            true => print(&told.json.to_string()),
+            false => print(&told.table),
+        }
+        Ok(if told.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// All families among so many plans.
+    pub fn among(plans: Vec<usize>) -> Match {
+        let family = Family::value_variants().to_vec();
+        Match { plans, family, seconds: 2.0, json: true, here: false }
+    }
+
+    /// Measures.
+    ///
+    /// # Errors
+    /// As [`Match::run`].
+    pub fn told(&self) -> Result<Told> {
         let time = Duration::try_from_secs_f64(self.seconds);
         let time = time.map_err(|error| Error::bad(format!("--seconds: {error}")))?;
         if self.plans.contains(&0) {
@@ -67,15 +89,10 @@ impl Match {
                 }
             }
         }
-        let wrong = cells.iter().any(|cell| cell.wrong > 0);
-        match self.json {
-            true => {
-                let report = Report { scenario: "match".to_owned(), cells };
-                print(&serde_json::to_string(&report).map_err(Error::internal)?);
-            }
-            false => print(&table(&cells)),
-        }
-        Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        let (table, whole) = (table(&cells), cells.iter().all(|cell| cell.wrong == 0));
+        let report = Report { scenario: "match".to_owned(), cells };
+        let json = serde_json::to_value(&report).map_err(Error::internal)?;
+        Ok(Told { table, json, whole })
     }
 
     /// One size in a process of its own. It shows its progress itself.

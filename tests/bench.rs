@@ -1,0 +1,345 @@
+//! `rowcast bench` as a user runs it, only smaller.
+
+mod common;
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use common::{Options, Server, rowcast};
+use serde_json::Value as Json;
+
+/// Exit code, what came to stdout and to stderr.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.stdin(Stdio::null()).output().expect("the binary");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn bench(arguments: &str) -> (i32, String, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Its servers live there: what is left of them would be seen.
+    let mut command = rowcast(folder.path());
+    command.env("TMPDIR", folder.path()).arg("bench").args(arguments.split(' '));
+    let told = run(&mut command);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("the folder").collect();
+    assert!(left.is_empty(), "{arguments}: left behind {left:?}");
+    told
+}
+
+/// The document's results; every one whole.
+fn results(arguments: &str) -> Vec<Json> {
+    let (code, out, err) = bench(arguments);
+    assert_eq!(code, 0, "{arguments}\n{out}\n{err}");
+    let document: Json =
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+    assert_eq!(document["rowcast"], env!("CARGO_PKG_VERSION"));
+    assert!(document["machine"]["cores"].as_u64() > Some(0), "{document}");
+    let results = document["results"].as_array().expect("results").clone();
+    for result in results.iter().filter(|result| result["scenario"] != "match") {
+        for fault in ["missing", "doubled", "reordered", "unexpected", "closed"] {
+            assert_eq!(result["faults"][fault], 0, "{arguments}: {fault}: {result}");
+        }
+    }
+    results
+}
+
+fn number(result: &Json, pointer: &str) -> f64 {
+    let found = result.pointer(pointer).and_then(Json::as_f64);
+    found.unwrap_or_else(|| panic!("no number at {pointer}: {result}"))
+}
+
+#[test]
+fn a_broadcast_beside_the_floor() {
+    let found =
+        results("broadcast --subscribers 10 --writes 12 --pairs 2 --floor --pace delivery --json");
+    let [result] = found.as_slice() else { panic!("one result: {found:?}") };
+    assert_eq!(result["scenario"], "broadcast");
+    assert_eq!(result["subscribers"], 10);
+    assert_eq!(result["pace"], "delivery");
+    for side in ["server", "floor"] {
+        let rounds = result["rounds"][side].as_array().expect("rounds");
+        assert_eq!(rounds.len(), 2, "{side}");
+        for round in rounds {
+            assert_eq!(round["writes"], 12, "{side}");
+            assert_eq!(round["deliveries"], 120, "{side}");
+            let time = |name| number(round, &format!("/delivery_ms/{name}"));
+            assert!(time("p50") <= time("p99") && time("p99") <= time("max"), "{round}");
+        }
+        assert!(number(result, &format!("/{side}/deliveries_per_second")) > 0.0);
+    }
+    let ratio = |name| number(result, &format!("/ratio/deliveries_per_second/{name}"));
+    assert!(ratio("min") <= ratio("median") && ratio("median") <= ratio("max"));
+    // The floor sends the same frames, but for the digits of an id.
+    let bytes = |side| number(result, &format!("/{side}/frame_bytes"));
+    assert!((bytes("server") - bytes("floor")).abs() < 4.0, "{result}");
+    if cfg!(target_os = "linux") {
+        assert!(number(result, "/server/cpu_us_per_delivery") > 0.0);
+        assert!(number(result, "/server/memory_mib") > 1.0);
+    }
+}
+
+#[test]
+fn every_pace() {
+    for (pace, told) in [("ack --writers 3", "ack"), ("200", "200 a second")] {
+        let found = results(&format!(
+            "broadcast --subscribers 7 --writes 30 --pairs 1 --json --pace {pace}"
+        ));
+        assert_eq!(found[0]["pace"], told);
+        assert_eq!(found[0]["rounds"]["server"][0]["deliveries"], 210, "{pace}");
+    }
+}
+
+#[test]
+fn a_filter_each() {
+    let found = results("selective --subscribers 5,10 --writes 20 --pairs 1 --floor --json");
+    assert_eq!(found.len(), 2);
+    for (result, subscribers) in found.iter().zip([5, 10]) {
+        assert_eq!(result["subscribers"], subscribers);
+        // One of them hears of each write.
+        for side in ["server", "floor"] {
+            assert_eq!(result["rounds"][side][0]["deliveries"], 20, "{side}");
+        }
+    }
+}
+
+#[test]
+fn compound_filters() {
+    let found = results("mixed --subscribers 20 --writes 40 --pairs 1 --floor --json");
+    let deliveries = |side: &str| number(&found[0], &format!("/rounds/{side}/0/deliveries"));
+    // Each write is for one filter, or for two; the floor sends as many.
+    assert!((40.0..=80.0).contains(&deliveries("server")), "{found:?}");
+    assert!((40.0..=80.0).contains(&deliveries("floor")), "{found:?}");
+}
+
+#[test]
+fn idle_ones_come_and_go() {
+    let found = results("idle --subscribers 20 --pairs 2 --floor --json");
+    assert!(number(&found[0], "/opened_per_second") > 0.0);
+    assert!(number(&found[0], "/floor_opened_per_second") > 0.0);
+    let rounds = found[0]["rounds"]["server"].as_array().expect("rounds");
+    assert_eq!(rounds.len(), 2);
+    if cfg!(target_os = "linux") {
+        for round in rounds {
+            let (open, after) = (number(round, "/handles"), number(round, "/handles_after"));
+            assert!(open >= after + 20.0, "{round}");
+        }
+    }
+}
+
+#[test]
+fn writes_with_nobody_listening() {
+    let found = results("writes --writes 25 --pairs 1 --json");
+    assert_eq!(found.len(), 2);
+    for (result, writers) in found.iter().zip([1, 64]) {
+        assert_eq!(result["writers"], writers);
+        assert_eq!(result["rounds"]["server"][0]["writes"], 25);
+        assert!(number(result, "/server/write_ms_p50") > 0.0);
+    }
+}
+
+#[test]
+fn all_of_them() {
+    let found = results("all --subscribers 5 --writes 5 --pairs 1 --plans 10 --json");
+    let names: Vec<_> = found.iter().map(|result| result["scenario"].as_str()).collect();
+    let expected =
+        ["broadcast", "broadcast", "selective", "mixed", "idle", "writes", "writes", "match"];
+    assert_eq!(names, expected.map(Some));
+}
+
+#[test]
+fn a_table_for_people() {
+    let (code, out, err) = bench("broadcast --subscribers 4 --writes 5 --pairs 1 --floor");
+    assert_eq!(code, 0, "{err}");
+    for told in ["broadcast: 4 subscribers", "ratio", "delivery ms p99", "missing 0, doubled 0"] {
+        assert!(out.contains(told), "{told}:\n{out}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    for (arguments, code, told) in [
+        ("broadcast --pace often", 2, "'delivery', 'ack' or a number"),
+        ("broadcast --pace=-3", 2, "--pace"),
+        ("broadcast --pairs 0", 2, "--pairs"),
+        ("broadcast --seconds 1 --writes 1", 2, "--writes"),
+        ("broadcast --url http://127.0.0.1:9", 2, "--token-env"),
+        ("broadcast --pace delivery --writers 2", 1, "one writer"),
+        ("idle --subscribers 1000000000", 1, "ulimit -Hn"),
+        ("broadcast --server nobody/has/this", 1, "nobody/has/this"),
+        ("broadcast --url https://127.0.0.1:9 --token-env PATH", 1, "http://"),
+        ("broadcast --url http://127.0.0.1:9 --token-env NO_SUCH", 1, "NO_SUCH"),
+    ] {
+        let (found, out, err) = bench(arguments);
+        assert_eq!(found, code, "{arguments}\n{out}\n{err}");
+        assert!(err.contains(told), "{arguments}: {err}");
+    }
+}
+
+#[test]
+fn a_server_that_runs_already() {
+    let server = Server::start(Options::default());
+    let token = server.admin_token();
+    let mut command = rowcast(server.dir.path());
+    let url = format!("http://{}", server.address);
+    command.args(["bench", "broadcast", "--subscribers", "3", "--writes", "4", "--pairs", "1"]);
+    command.args(["--json", "--url", &url, "--token-env", "T"]).env("T", &token);
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, 0, "{out}\n{err}");
+    let document: Json = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(document["results"][0]["rounds"]["server"][0]["deliveries"], 12);
+    // Whose process it is was not said.
+    assert_eq!(document["results"][0]["server"]["memory_mib"], Json::Null);
+    let (_, schemas) = server.request("GET", "/api/schema", Some(&token), None);
+    assert!(!schemas.to_string().contains("bench_"), "the schema was removed: {schemas}");
+
+    command.env("T", "nonsense");
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, 1);
+    assert!(err.contains("401"), "{err}");
+}
+
+#[test]
+fn a_faulty_server_is_found_out() {
+    for (faults, expected) in [
+        (Faults::default(), [0, 0, 0, 0, 0]),
+        (Faults { skipped: Some(5), ..Faults::default() }, [1, 0, 0, 0, 0]),
+        (Faults { doubled: Some(5), ..Faults::default() }, [0, 1, 0, 0, 0]),
+        (Faults { late: Some(5), ..Faults::default() }, [0, 0, 1, 0, 0]),
+        (Faults { foreign: Some(5), ..Faults::default() }, [0, 0, 0, 1, 0]),
+        (Faults { closed: Some(5), ..Faults::default() }, [0, 0, 0, 0, 1]),
+    ] {
+        let address = serve(faults);
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = rowcast(folder.path());
+        let url = format!("http://{address}");
+        // Three to warm up, 13 that count.
+        command.args(["bench", "broadcast", "--subscribers", "1", "--writes", "13"]);
+        command.args(["--pairs", "1", "--pace", "ack", "--patience", "0.3", "--json"]);
+        command.args(["--url", &url, "--token-env", "T"]).env("T", "token");
+        let (code, out, err) = run(&mut command);
+        let document: Json =
+            serde_json::from_str(&out).unwrap_or_else(|_| panic!("{faults:?}: {err}"));
+        let told = &document["results"][0]["faults"];
+        let mut told = ["missing", "doubled", "reordered", "unexpected", "closed"]
+            .map(|name| told[name].as_u64().expect("a count"));
+        if faults.closed.is_some() {
+            // As many as were written before it was seen to be closed.
+            told[0] = 0;
+        }
+        assert_eq!(told, expected, "{faults:?}");
+        assert_eq!(code, i32::from(expected != [0; 5]), "{faults:?}");
+        if faults.closed.is_some() {
+            assert_eq!(document["results"][0]["ended"], "closed with 4408: slow");
+        }
+    }
+}
+
+/// What a server does wrong, at which sequence number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    skipped: Option<u64>,
+    doubled: Option<u64>,
+    /// Told behind the next one.
+    late: Option<u64>,
+    /// Told with a number that nobody wrote.
+    foreign: Option<u64>,
+    /// The connection is closed after it.
+    closed: Option<u64>,
+}
+
+/// A server of one subscriber, as far as the bench looks.
+fn serve(faults: Faults) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let subscriber = Arc::new(Mutex::new(Subscriber::default()));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let subscriber = subscriber.clone();
+            std::thread::spawn(move || answer(stream, &subscriber, faults));
+        }
+    });
+    address
+}
+
+#[derive(Default)]
+struct Subscriber {
+    stream: Option<TcpStream>,
+    late: VecDeque<Vec<u8>>,
+}
+
+fn answer(mut stream: TcpStream, subscriber: &Mutex<Subscriber>, faults: Faults) {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let head = loop {
+            if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            match stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => bytes.extend_from_slice(&chunk[..length]),
+            }
+        };
+        let text = String::from_utf8_lossy(&bytes[..head]).to_lowercase();
+        if text.contains("upgrade: websocket") {
+            let upgraded = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+            stream.write_all(upgraded.as_bytes()).expect("answered");
+            subscriber.lock().expect("subscriber").stream = Some(stream);
+            return;
+        }
+        let length = text.split_once("content-length: ").map_or(0, |(_, rest)| {
+            rest.lines().next().expect("a line").trim().parse().expect("a length")
+        });
+        while bytes.len() < head + length {
+            let length = stream.read(&mut chunk).expect("a body");
+            bytes.extend_from_slice(&chunk[..length]);
+        }
+        let body = String::from_utf8_lossy(&bytes[head..head + length]).into_owned();
+        bytes.drain(..head + length);
+        if text.starts_with("post /api/content/") {
+            subscriber.lock().expect("subscriber").tell(&body, faults);
+        }
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"data\":{}}";
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+impl Subscriber {
+    fn tell(&mut self, body: &str, faults: Faults) {
+        let record: Json = serde_json::from_str(body).expect("a record");
+        let number = record["sequence"].as_u64().expect("a number");
+        let frame = |number: u64| {
+            let sent = &record["sent"];
+            let text = format!(r#"{{"data":{{"id":{number},"sequence":{number},"sent":{sent}}}}}"#);
+            [&[0x81, text.len() as u8], text.as_bytes()].concat()
+        };
+        let mut frames = VecDeque::new();
+        match Some(number) {
+            skipped if skipped == faults.skipped => {}
+            late if late == faults.late => self.late.push_back(frame(number)),
+            doubled if doubled == faults.doubled => {
+                frames.extend([frame(number), frame(number)]);
+            }
+            foreign if foreign == faults.foreign => {
+                frames.extend([frame(number), frame(1_000_000)]);
+            }
+            closed if closed == faults.closed => {
+                frames.extend([frame(number), b"\x88\x06\x11\x38slow".to_vec()]);
+            }
+            _ => {
+                frames.push_back(frame(number));
+                frames.append(&mut self.late);
+            }
+        }
+        let Some(stream) = &mut self.stream else { return };
+        for frame in frames {
+            // It leaves when it was told to.
+            let _ = stream.write_all(&frame);
+        }
+    }
+}
