@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::Notify;
 
 use crate::error::Result;
 
 /// What a place of its own costs, whatever is in it.
 const PLACE_BYTES: usize = 512;
 
-/// By key; the least recently used go first. Whoever asks for what is being made waits for it;
-/// if its maker leaves or fails, the next one makes it.
+/// By key; the least recently used go first. Whoever asks for what is being made waits for it, or
+/// for a turn to make it itself; if its maker leaves or fails, the next one makes it.
 pub struct Cache<K, V> {
     max_bytes: usize,
     state: Mutex<State<K, V>>,
@@ -33,7 +34,56 @@ struct Place<V> {
     bytes: usize,
 }
 
-type Made<V> = Arc<OnceCell<Arc<V>>>;
+type Made<V> = Arc<Thing<V>>;
+
+struct Thing<V> {
+    value: OnceLock<Arc<V>>,
+    /// Somebody makes it.
+    making: AtomicBool,
+    /// It was made, or is not being made any more.
+    changed: Notify,
+}
+
+/// That somebody makes it, until this is dropped.
+struct Making<'a, V>(&'a Thing<V>);
+
+impl<V> Thing<V> {
+    fn make(&self) -> Option<Making<'_, V>> {
+        (!self.making.swap(true, Ordering::Acquire)).then(|| Making(self))
+    }
+
+    /// Waits for `turn`, or until the thing was made (`None`).
+    async fn or<T>(&self, turn: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+        let mut turn = std::pin::pin!(turn);
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // Registered before looking, so that what is made in between is not missed.
+            changed.as_mut().enable();
+            if self.value.get().is_some() {
+                return Ok(None);
+            }
+            tokio::select! {
+                biased;
+                turn = turn.as_mut() => return turn.map(Some),
+                () = changed => {}
+            }
+        }
+    }
+}
+
+impl<V> Default for Thing<V> {
+    fn default() -> Self {
+        Thing { value: OnceLock::new(), making: AtomicBool::new(false), changed: Notify::new() }
+    }
+}
+
+impl<V> Drop for Making<'_, V> {
+    fn drop(&mut self) {
+        self.0.making.store(false, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+}
 
 impl<K: Clone + Eq + Hash, V> Cache<K, V> {
     /// Holds at most `max_bytes`; what is larger is made and not kept.
@@ -49,26 +99,47 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
     /// What is kept under `key` and `good`, or what `make` gives: the thing and its bytes. What is
     /// not good is replaced; what is being made by someone else is waited for and counts as good.
     ///
+    /// `make` is called with a `turn`. Whoever waits for one has the thing as soon as anybody made
+    /// it, so that nobody is held up by the place in line of another who wants the same.
+    ///
     /// # Errors
-    /// Those of `make`; nothing is kept then.
-    pub async fn get<F>(&self, key: &K, good: impl Fn(&V) -> bool, make: F) -> Result<Arc<V>>
+    /// Those of `turn` and `make`; nothing is kept then.
+    pub async fn get<T, W, F>(
+        &self,
+        key: &K,
+        good: impl Fn(&V) -> bool,
+        turn: impl Fn() -> W,
+        make: impl FnOnce(T) -> F,
+    ) -> Result<Arc<V>>
     where
+        W: Future<Output = Result<T>>,
         F: Future<Output = Result<(V, usize)>>,
     {
-        let cell = self.lock().place(key, good);
-        let mut weight = None;
-        let made = cell
-            .get_or_try_init(async || {
-                let (value, bytes) = make.await?;
-                weight = Some(bytes);
-                crate::error::Result::Ok(Arc::new(value))
-            })
-            .await?
-            .clone();
-        if let Some(bytes) = weight {
-            self.lock().weigh(key, &cell, bytes, self.max_bytes);
+        let thing = self.lock().place(key, good);
+        loop {
+            let turn = match thing.value.get() {
+                Some(value) => return Ok(value.clone()),
+                None => thing.or(turn()).await?,
+            };
+            let Some(turn) = turn else { continue };
+            let changed = thing.changed.notified();
+            let Some(making) = thing.make() else {
+                // Somebody is at it, who has a turn: this one is another's.
+                drop(turn);
+                changed.await;
+                continue;
+            };
+            // Between a look and the turn it may have been made.
+            if thing.value.get().is_some() {
+                continue;
+            }
+            let (value, bytes) = make(turn).await?;
+            let made = Arc::new(value);
+            let _ = thing.value.set(made.clone());
+            drop(making);
+            self.lock().weigh(key, &thing, bytes, self.max_bytes);
+            return Ok(made);
         }
-        Ok(made)
     }
 
     /// Bytes of all that is kept.
@@ -81,7 +152,7 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
     fn place(&mut self, key: &K, good: impl Fn(&V) -> bool) -> Made<V> {
         self.now += 1;
         if let Some(place) = self.places.get_mut(key)
-            && place.made.get().is_none_or(|value| good(value))
+            && place.made.value.get().is_none_or(|value| good(value))
         {
             self.used.remove(&place.used);
             place.used = self.now;
@@ -132,10 +203,15 @@ mod tests {
 
     async fn number(cache: &Cache<u32, u32>, key: u32, bytes: usize) -> (u32, bool) {
         let mut made = false;
-        let value = cache.get(&key, |_| true, async {
-            made = true;
-            Ok((key * 10, bytes))
-        });
+        let value = cache.get(
+            &key,
+            |_| true,
+            async || Ok(()),
+            async |()| {
+                made = true;
+                Ok((key * 10, bytes))
+            },
+        );
         (*value.await.expect("a number"), made)
     }
 
@@ -161,7 +237,7 @@ mod tests {
         let ask = || {
             let (cache, count) = (cache.clone(), count.clone());
             tokio::spawn(async move {
-                let make = async {
+                let make = async |()| {
                     tokio::task::yield_now().await;
                     match count.fetch_add(1, Ordering::Relaxed) {
                         // Who fails alone hears of it.
@@ -169,7 +245,7 @@ mod tests {
                         _ => Ok((7, 1)),
                     }
                 };
-                cache.get(&1, |_| true, make).await.map(|value| *value).ok()
+                cache.get(&1, |_| true, async || Ok(()), make).await.map(|value| *value).ok()
             })
         };
         let asked: Vec<_> = (0..10).map(|_| ask()).collect();
@@ -179,7 +255,8 @@ mod tests {
         }
         assert_eq!(got.iter().filter(|got| got.is_none()).count(), 1);
         assert_eq!(count.load(Ordering::Relaxed), 2);
-        let better = cache.get(&1, |value| *value > 7, async { Ok((8, 1)) });
+        let turn = async || Ok(());
+        let better = cache.get(&1, |value| *value > 7, turn, async |()| Ok((8, 1)));
         assert_eq!(*better.await.expect("made anew"), 8);
     }
 }

@@ -3,15 +3,13 @@
 //! The log is cut into pages at fixed positions, so that those who resume from different cursors
 //! read the same ones. A page's commits are read and decoded once for all plans that need the same
 //! gathered; what a plan tells of a page is encoded once for all who are told alike. Both are kept
-//! for the next who asks, within bounds, and made by few at a time.
+//! for the next who asks, within bounds, and made by few at a time, each principal's in turn.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
@@ -21,6 +19,7 @@ use crate::query::Plan;
 use crate::store::Mark;
 
 use super::cache::Cache;
+use super::ledger::Payer;
 use super::outbox::Frame;
 use super::recent::Recent;
 use super::registry::Mode;
@@ -28,6 +27,7 @@ use super::source::Source;
 use super::subscription::Request;
 use super::tail::weight;
 use super::teller::Teller;
+use super::turns::{Turn, Turns};
 
 /// Entries in a page. Many enough that looking a page up costs nothing beside them, few enough
 /// that one is read in some milliseconds.
@@ -39,7 +39,7 @@ pub struct History {
     recent: Arc<Recent>,
     limits: Arc<Limits>,
     /// Held while a page is read or told, and never while anybody waits for a client.
-    work: Semaphore,
+    work: Turns,
     pages: Cache<(u64, Option<Arc<Gather>>, u64), Page>,
     /// By listener and the position before the page. `None`: the catalog is another by now.
     told: Cache<(Arc<Like>, u64), Option<Told>>,
@@ -160,7 +160,7 @@ impl History {
         History {
             source,
             recent,
-            work: Semaphore::new(limits.replays),
+            work: Turns::new(limits.replays),
             pages: Cache::new(limits.recent_bytes),
             told: Cache::new(limits.recent_bytes),
             limits,
@@ -181,7 +181,11 @@ impl History {
                 told.as_ref().is_some_and(|told| reaches(told.last.position, told.newest))
             };
             let key = (listener.like.clone(), start);
-            let told = self.told.get(&key, good, self.tell(listener, start, after)).await?;
+            // A page that is made already is had without a turn, and so is one that somebody else
+            // makes meanwhile.
+            let turn = || self.turn(listener.request.payer);
+            let tell = async |_turn| self.tell(listener, start, after).await;
+            let told = self.told.get(&key, good, turn, tell).await?;
             match &*told {
                 // Cut for its size: the rest of the page is one of its own.
                 Some(page) if page.last.position <= after && !page.newest => {
@@ -192,6 +196,7 @@ impl History {
         }
     }
 
+    /// For whoever has a turn.
     async fn tell(
         &self,
         listener: &Listener,
@@ -204,7 +209,7 @@ impl History {
         }
         let mut teller = listener.teller(&self.limits);
         let work = move || (tell(&page, start, start..u64::MAX, &mut teller), teller);
-        let (told, teller) = self.working(work).await?;
+        let (told, teller) = working(work).await?;
         *listener.idle() = Some(teller);
         let frames = told.commits.iter().flat_map(|(_, frames)| frames.iter().flatten());
         let bytes: usize = frames.map(|frame| 64 + frame.bytes.len()).sum();
@@ -224,6 +229,7 @@ impl History {
         (after, upto): (u64, u64),
         key: Option<Key>,
     ) -> Result<Option<Told>> {
+        let _turn = self.turn(listener.request.payer).await?;
         let mut start = after - after % PAGE;
         let page = loop {
             let page = self.page(listener, start, after).await?;
@@ -238,13 +244,13 @@ impl History {
         let mut teller = listener.teller(&self.limits);
         teller.up_to(key);
         let work = move || (tell(&page, start, after..upto, &mut teller), teller);
-        let (told, teller) = self.working(work).await?;
+        let (told, teller) = working(work).await?;
         *listener.idle() = Some(teller);
         Ok(Some(told))
     }
 
     /// The commits after position `start`, up to the next page; if they end with the newest, then
-    /// after `after` where that is possible.
+    /// after `after` where that is possible. For whoever has a turn.
     async fn page(&self, listener: &Listener, start: u64, after: u64) -> Result<Arc<Page>> {
         let limit = (PAGE - start % PAGE) as usize;
         let catalog = &listener.plan.catalog;
@@ -256,8 +262,7 @@ impl History {
             !page.newest || page.commits.last().is_some_and(|last| last.position > after)
         };
         let key = (catalog.version, listener.gather.clone(), start);
-        let read = async {
-            let _turn = self.turn().await?;
+        let read = async |()| {
             let stretch = self.source.replay(start, limit, want).await?;
             let last = stretch.commits.last().map_or(start, |last| last.position);
             let bytes = stretch.commits.iter().map(|commit| weight(commit)).sum();
@@ -268,7 +273,7 @@ impl History {
             };
             Ok((page, bytes))
         };
-        self.pages.get(&key, good, read).await
+        self.pages.get(&key, good, async || Ok(()), read).await
     }
 
     /// A page of commits that are in memory still, if all are, with all that is needed.
@@ -293,25 +298,24 @@ impl History {
         fits.then(|| Page { commits, catalog: catalog.clone(), newest })
     }
 
-    /// A turn at the work that replays and snapshots share.
-    pub async fn turn(&self) -> Result<SemaphorePermit<'_>> {
-        self.work.acquire().await.map_err(|_| stopping())
+    /// A turn at the work that replays and snapshots share, for something of `payer`'s.
+    ///
+    /// # Errors
+    /// 503 where the server stops.
+    pub async fn turn(&self, payer: Payer) -> Result<Turn> {
+        self.work.take(payer).await
     }
 
     /// Turns that are taken.
     pub fn at_work(&self) -> usize {
-        self.limits.replays.saturating_sub(self.work.available_permits())
+        self.work.taken()
     }
+}
 
-    /// Runs `work` on a thread of its own, when it is its turn.
-    async fn working<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
-        let _turn = self.turn().await?;
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| Error::internal(format!("telling a page of the log: {error}")))
-    }
+/// Runs `work` on a thread of its own.
+async fn working<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::internal(format!("telling a page of the log: {error}")))
 }
 
 /// Tells a page's commits whose positions follow `within.start` and are not beyond `within.end`.
@@ -342,8 +346,4 @@ fn tell(page: &Page, start: u64, within: Range<u64>, teller: &mut Teller) -> Tol
 /// Where a commit stands.
 pub fn mark(commit: &Commit) -> Mark {
     Mark { position: commit.position, stamp: commit.stamp, time: commit.time }
-}
-
-fn stopping() -> Error {
-    Error::new(Kind::Unavailable, "the server is shutting down")
 }

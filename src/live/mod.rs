@@ -38,6 +38,7 @@ pub mod tail;
 pub mod teller;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 pub mod wanted;
 pub mod way;
 

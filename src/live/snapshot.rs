@@ -90,7 +90,7 @@ impl Way {
                 after: held.as_ref().map(|held| held.upto.clone()),
             };
             let read = {
-                let _turn = self.core.history.turn().await?;
+                let _turn = self.core.history.turn(self.request.payer).await?;
                 self.core.source.page(ask, &self.core.limits).await?
             };
             // Another catalog: the next look compiles the plan under it.

@@ -173,7 +173,7 @@ pub struct Stats {
 
 /// The stream of changes: a thread that matches, and the door to it.
 pub struct Live {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     ledger: Arc<Ledger>,
     helm: Arc<Helm>,
     next: AtomicU64,

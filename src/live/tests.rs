@@ -3,6 +3,7 @@
 mod bills;
 mod cursors;
 mod desk;
+mod fair;
 mod held;
 mod oracle;
 mod refill;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::auth::principal::Principal;
@@ -29,6 +29,7 @@ use super::regrant;
 use super::source::Source;
 use super::subscription::{Attach, Command, Joined, Principals, Request, Start, SubId};
 use super::tail::Queue;
+use super::turns::Turns;
 use super::wanted::{Hold, Wanted};
 
 /// How often access is looked at while a client is waited for.
@@ -46,7 +47,7 @@ pub(super) struct Core {
     /// How everybody ends, once that is so.
     pub(super) closing: watch::Sender<Option<Close>>,
     /// Held while a cursor is looked up: readers are few.
-    looking: Semaphore,
+    looking: Turns,
     /// On their way.
     line: Arc<AtomicUsize>,
 }
@@ -68,7 +69,7 @@ impl Core {
             wanted,
             recent,
             closing: watch::channel(None).0,
-            looking: Semaphore::new(limits.readers),
+            looking: Turns::new(limits.readers),
             line: Arc::default(),
             limits,
         })
@@ -260,7 +261,7 @@ impl Way {
         position: u64,
         schemas: Vec<SchemaId>,
     ) -> Result<super::source::Place> {
-        let _permit = self.core.looking.acquire().await.map_err(|_| stopping())?;
+        let _turn = self.core.looking.take(self.request.payer).await?;
         self.core.source.place(position, schemas).await
     }
 
