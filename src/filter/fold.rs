@@ -73,6 +73,11 @@ impl Fold {
         }
     }
 
+    /// The text that is looked for, [folded](fold).
+    pub fn needle(&self) -> &[u32] {
+        &self.needle
+    }
+
     /// The text that is looked for, as written.
     pub fn source(&self) -> &str {
         &self.source
@@ -92,7 +97,7 @@ impl fmt::Debug for Fold {
 }
 
 /// One representative for each set of characters that differ in case only.
-fn fold(char: char) -> u32 {
+pub fn fold(char: char) -> u32 {
     if char.is_ascii() {
         return u32::from(char.to_ascii_lowercase());
     }

@@ -151,6 +151,23 @@ impl Like {
         }
     }
 
+    /// Texts that stand in every text that fits; perhaps not all of them.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let (pieces, tail) = match &self.rest {
+            Some(rest) => (rest.pieces.as_slice(), rest.tail.0.as_slice()),
+            None => (&[][..], &[][..]),
+        };
+        let ends = self.head.0.iter().chain(tail).filter_map(|item| match item {
+            Item::Text(text) => Some(text.as_str()),
+            Item::Any(_) => None,
+        });
+        let between = pieces.iter().filter_map(|piece| match &piece.core {
+            Core::Plain(finder) => std::str::from_utf8(finder.needle()).ok(),
+            Core::Mixed(_) => None,
+        });
+        ends.chain(between)
+    }
+
     /// How every text that fits begins.
     pub fn prefix(&self) -> &str {
         match self.head.0.first() {

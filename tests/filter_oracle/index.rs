@@ -10,8 +10,10 @@ use rowcast::limits::Limits;
 use rowcast::live::index::{Filed, Index};
 use rowcast::model::schema::Schema;
 
+use serde_json::{Value as Json, json};
+
 use super::generate::filter;
-use super::tables::Tables;
+use super::tables::{Sight, Tables};
 use super::world::{Random, world};
 use super::{Coverage, seed, sight};
 
@@ -58,7 +60,7 @@ fn every_match_is_a_candidate() {
                 plans.insert(number, (schema, plan));
             }
             if step % 40 == 0 || step + 1 == STEPS {
-                check(seed, &tables, &index, &plans, &mut tally);
+                check(seed, &tables, &index, &["node", "tag", "badge"], &plans, &mut tally);
             }
         }
         for (number, (_, plan)) in plans {
@@ -83,26 +85,92 @@ fn add(
     let schema = tables.schema(random.pick(&["node", "node", "node", "tag", "badge"]));
     let hiding = sight(random, tables);
     let said = filter(random, tables, &schema, 0, &mut 12, &mut Coverage::default());
-    let limits = Limits::default();
-    let tree = ast::parse(&said, &limits, false).expect("a filter");
-    let predicate = compile(&tree, &tables.catalog, &schema, &hiding.sight, &limits);
-    let predicate = predicate.expect("compiles");
-    let truths = tables.by_eval(&schema, &predicate);
-    let matching = |(at, (_, truth))| (truth == Truth::True).then_some(at);
-    let matches = truths.into_iter().enumerate().filter_map(matching).collect();
     let before = index.scanned(schema.id);
-    let filed = index.add(number, &tables.catalog, &schema, &predicate);
+    let plan = file(tables, &schema, index, number, &said, &hiding.sight);
     tally.plans += 1;
     if index.scanned(schema.id) > before {
         tally.scanned += 1;
-        let related = !predicate.paths(&tables.catalog, &schema).is_empty();
-        assert!(related || predicate == Predicate::ALL, "scanned: {said}");
+        let related = !plan.predicate.paths(&tables.catalog, &schema).is_empty();
+        assert!(related || plan.predicate == Predicate::ALL, "scanned: {said}");
     }
-    (schema, Plan { predicate, filed, matches, said: said.to_string() })
+    (schema, plan)
 }
 
-fn check(seed: u64, tables: &Tables, index: &Index, plans: &Plans, tally: &mut Tally) {
-    for name in ["node", "tag", "badge"] {
+fn file(
+    tables: &Tables,
+    schema: &Arc<Schema>,
+    index: &mut Index,
+    number: usize,
+    said: &Json,
+    sight: &Sight,
+) -> Plan {
+    let limits = Limits::default();
+    let tree = ast::parse(said, &limits, false).expect("a filter");
+    let predicate = compile(&tree, &tables.catalog, schema, sight, &limits).expect("compiles");
+    let truths = tables.by_eval(schema, &predicate);
+    let matching = |(at, (_, truth))| (truth == Truth::True).then_some(at);
+    let matches = truths.into_iter().enumerate().filter_map(matching).collect();
+    let filed = index.add(number, &tables.catalog, schema, &predicate);
+    Plan { predicate, filed, matches, said: said.to_string() }
+}
+
+/// Texts long enough to be filed by what stands in them.
+#[test]
+fn texts_are_found_by_what_stands_in_them() {
+    let seed = seed();
+    let mut random = Random(seed);
+    let mut tables = Tables::new(&[json!({
+        "name": "note", "namespace": "notes", "label_field": "text", "disable_timestamp": true,
+        "fields": [{"name": "text", "label": "T", "type": "text", "optional": true}],
+    })]);
+    let word = |random: &mut Random, most: usize| -> String {
+        (0..random.below(most))
+            .map(|_| *random.pick(&[&'a', &'b', &'A', &'é', &'É', &'-']))
+            .collect()
+    };
+    for id in 1..60 {
+        let text = word(&mut random, [6, 40, 400][id % 3]);
+        tables.insert("note", &json!({"id": id, "text": text}));
+    }
+    let schema = tables.schema("note");
+    let (mut index, mut plans) = (Index::default(), Plans::new());
+    for number in 0..600 {
+        let text = word(&mut random, 8);
+        let said = match random.below(8) {
+            0 => json!({"text": {"$contains": text}}),
+            1 => json!({"text": {"$containsfold": text}}),
+            2 => json!({"text": {"$like": format!("{text}%")}}),
+            3 => json!({"text": {"$like": format!("%{text}")}}),
+            4 => json!({"text": {"$like": format!("%{text}%{}%", word(&mut random, 5))}}),
+            5 => json!({"$not": {"text": {"$notcontains": text}}}),
+            6 => json!({"$not": {"$or": [{"text": {"$notcontainsfold": text}}, {"id": 7}]}}),
+            _ => json!({"$or": [{"text": text}, {"text": {"$contains": format!("{text}a")}}]}),
+        };
+        let plan = file(&tables, &schema, &mut index, number, &said, &Sight::default());
+        plans.insert(number, (schema.clone(), plan));
+    }
+    let mut tally = Tally::default();
+    check(seed, &tables, &index, &["note"], &plans, &mut tally);
+    // Some left, some came back.
+    for number in (0..600).filter(|number| number % 3 > 0) {
+        index.remove(number, &plans.remove(&number).expect("it was filed").1.filed);
+    }
+    check(seed, &tables, &index, &["note"], &plans, &mut tally);
+    plans.into_iter().for_each(|(number, (_, plan))| index.remove(number, &plan.filed));
+    assert!(index.is_empty());
+    println!("{tally:?}");
+    assert!(tally.matches > 1_000 && tally.candidates * 3 < tally.pairs * 2, "{tally:?}");
+}
+
+fn check(
+    seed: u64,
+    tables: &Tables,
+    index: &Index,
+    names: &[&str],
+    plans: &Plans,
+    tally: &mut Tally,
+) {
+    for name in names {
         let schema = tables.schema(name);
         for (at, row) in tables.rows(&schema).iter().enumerate() {
             let mut found = Vec::new();

@@ -22,6 +22,8 @@ pub(super) enum Place {
     Presence(Column, bool),
     /// A beginning's length and hash.
     Prefix(Column, u8, u64),
+    /// Whether without regard to case, and the hash.
+    Fragment(Column, bool, u64),
 }
 
 /// A [`Slot`] of half the size.
@@ -52,7 +54,10 @@ mod weight {
     pub const EQUAL: u64 = 1;
     pub const PREFIX: u64 = 1;
     pub const CLOSED: u64 = 2;
+    pub const FRAGMENT: u64 = 4;
     pub const NULL: u64 = 8;
+    /// A prefix of one character or two.
+    pub const LETTER: u64 = 16;
     /// An interval with one end.
     pub const OPEN: u64 = 32;
     /// Nearly every row has something there.
@@ -170,7 +175,15 @@ impl Filing<'_> {
                 self.equal(slot, &[Value::Bool(!other)])
             }
             (TestOp::In(set), false) | (TestOp::NotIn(set), true) => self.equal(slot, set.values()),
-            (TestOp::Like(like), false) | (TestOp::NotLike(like), true) => self.like(slot, like),
+            (TestOp::Like(like), false) | (TestOp::NotLike(like), true) => self.like(slot, like)?,
+            (TestOp::Contains(needle), false) | (TestOp::NotContains(needle), true) => {
+                let texts = std::iter::once(needle.source());
+                self.fragment(slot, false, self.files.fragment.rarest(slot, texts))
+            }
+            (TestOp::ContainsFold(fold), false) | (TestOp::NotContainsFold(fold), true) => {
+                let rarest = self.files.fragment.rarest_folded(slot, fold.needle());
+                self.fragment(slot, true, rarest)
+            }
             // Whatever else is asked is never TRUE of NULL.
             _ => self.presence(slot, false),
         })
@@ -186,18 +199,28 @@ impl Filing<'_> {
         Way { places, cost }
     }
 
-    fn like(&self, slot: Slot, like: &Like) -> Way {
+    fn like(&self, slot: Slot, like: &Like) -> Option<Way> {
         if let Some(text) = like.exact() {
-            return self.equal(slot, &[Value::Text(text.into())]);
+            return Some(self.equal(slot, &[Value::Text(text.into())]));
         }
+        let rarest = self.files.fragment.rarest(slot, like.texts());
+        let mut best = Some(self.fragment(slot, false, rarest));
         let prefix = like.prefix();
-        if prefix.is_empty() {
-            return self.presence(slot, false);
+        if !prefix.is_empty() {
+            let weight = if prefix.len() < 3 { weight::LETTER } else { weight::PREFIX };
+            let (length, hash) = self.files.prefix.place(slot, prefix);
+            let crowd = self.files.prefix.len(hash) as u64;
+            let places = vec![Place::Prefix(Column::of(slot), length, hash)];
+            better(&mut best, Some(Way { places, cost: (crowd + 1) * weight }));
         }
-        let (length, hash) = self.files.prefix.place(slot, prefix);
-        let crowd = self.files.prefix.len(hash) as u64;
-        let places = vec![Place::Prefix(Column::of(slot), length, hash)];
-        Way { places, cost: (crowd + 1) * weight::PREFIX }
+        best
+    }
+
+    /// Where nothing is long enough to be a fragment, by there being a value at all.
+    fn fragment(&self, slot: Slot, folded: bool, rarest: Option<(u64, usize)>) -> Way {
+        let Some((hash, crowd)) = rarest else { return self.presence(slot, false) };
+        let places = vec![Place::Fragment(Column::of(slot), folded, hash)];
+        Way { places, cost: (crowd as u64 + 1) * weight::FRAGMENT }
     }
 
     fn range(&self, slot: Slot, spans: Spans) -> Way {

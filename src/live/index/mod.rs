@@ -7,13 +7,14 @@
 //! columns that plans name, and on what they find; what adding and removing cost, on the plan's
 //! own predicates.
 //!
-//! One file per family of operators: [`equal`], [`range`], [`prefix`], [`presence`], and [`scan`]
-//! for plans that no place is known for.
+//! One file per family of operators: [`equal`], [`range`], [`prefix`], [`fragment`], [`presence`],
+//! and [`scan`] for plans that no place is known for.
 //!
 //! **Does not know:** who listens, and how; related records.
 
 mod equal;
 mod file;
+mod fragment;
 mod posting;
 mod prefix;
 mod presence;
@@ -30,6 +31,7 @@ use crate::model::schema::{Schema, SchemaId};
 
 use equal::Equal;
 use file::{About, Filing, Place};
+use fragment::Fragments;
 use posting::Id;
 use prefix::Prefixes;
 use presence::Presence;
@@ -57,6 +59,7 @@ struct Files {
     equal: Equal,
     range: Ranges,
     prefix: Prefixes,
+    fragment: Fragments,
     presence: Presence,
     scan: Scan,
 }
@@ -168,6 +171,7 @@ impl Files {
             Place::Equal(at, hash) => self.equal.add(at.slot(), *hash, plan),
             Place::Range(at, span) => self.range.add(at.slot(), **span, plan),
             Place::Prefix(at, length, hash) => self.prefix.add(at.slot(), (*length, *hash), plan),
+            Place::Fragment(at, folded, hash) => self.fragment.add(at.slot(), *folded, *hash, plan),
             Place::Presence(at, null) => self.presence.add(at.slot(), *null, plan),
         }
     }
@@ -179,6 +183,9 @@ impl Files {
             Place::Prefix(at, length, hash) => {
                 self.prefix.remove(at.slot(), (*length, *hash), plan)
             }
+            Place::Fragment(at, folded, hash) => {
+                self.fragment.remove(at.slot(), *folded, *hash, plan)
+            }
             Place::Presence(at, null) => self.presence.remove(at.slot(), *null, plan),
         }
     }
@@ -187,6 +194,7 @@ impl Files {
         self.equal.look_up(row, out);
         self.range.look_up(row, out);
         self.prefix.look_up(row, out);
+        self.fragment.look_up(row, out);
         self.presence.look_up(row, out);
     }
 
@@ -194,6 +202,7 @@ impl Files {
         self.equal.is_empty()
             && self.range.is_empty()
             && self.prefix.is_empty()
+            && self.fragment.is_empty()
             && self.presence.is_empty()
             && self.scan.len() == 0
     }

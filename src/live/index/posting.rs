@@ -87,8 +87,12 @@ impl Postings {
         }
     }
 
+    pub(super) fn get(&self, hash: u64) -> Option<&Posting> {
+        self.0.get(&hash)
+    }
+
     pub(super) fn give(&self, hash: u64, out: &mut Vec<Id>) {
-        if let Some(list) = self.0.get(&hash) {
+        if let Some(list) = self.get(hash) {
             list.give(out);
         }
     }
@@ -122,7 +126,7 @@ impl Hasher for Plain {
     }
 }
 
-/// For small numbers of our own making.
+/// For numbers of our own making.
 pub(super) type Mixed = BuildHasherDefault<Mix>;
 
 #[derive(Default)]
@@ -134,8 +138,12 @@ impl Hasher for Mix {
     }
 
     fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
         // Fibonacci hashing; the high bits are the good ones, and tables look at the low ones too.
-        let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
     }
 
