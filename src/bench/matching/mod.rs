@@ -132,28 +132,28 @@ fn print(text: &str) {
 
 fn table(cells: &[Cell]) -> String {
     let mut out = String::from(
-        "One change told among distinct plans, in process; microseconds, mean unless said\n\
-         plans               change      p50      p99  x first  matches   insert      max   remove      max  compile  bytes/plan\n",
+        "One change told among distinct plans, in process; microseconds (insert, remove: median)\n\
+         plans                  p50      p99     mean   growth  matches   insert      max   remove      max  compile  bytes/plan\n",
     );
     let mut first: Option<&Cell> = None;
     for cell in cells {
         let begins = first.is_none_or(|first| first.family != cell.family);
         let smallest = if begins { cell } else { first.unwrap_or(cell) };
         first = Some(smallest);
-        let growth = cell.change.mean_us / smallest.change.mean_us;
+        let growth = cell.change.p50_us / smallest.change.p50_us;
         let plans = HumanCount(cell.plans as u64).to_string();
         let bytes = cell.bytes_per_plan.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         let _ = writeln!(
             out,
             "{:<9}{plans:>10} {:>8.2} {:>8.2} {:>8.2} {growth:>8.1} {:>8.1} {:>8.2} {:>8.0} {:>8.2} {:>8.0} {:>8.2} {bytes:>11}",
             cell.family,
-            cell.change.mean_us,
             cell.change.p50_us,
             cell.change.p99_us,
+            cell.change.mean_us,
             cell.matches,
-            cell.insert.mean_us,
+            cell.insert.p50_us,
             cell.insert.max_us,
-            cell.remove.mean_us,
+            cell.remove.p50_us,
             cell.remove.max_us,
             cell.compile_us,
         );
