@@ -18,6 +18,7 @@ use super::outbox::{Close, Frame};
 use super::recent::Recent;
 use super::registry::{EncoderId, Listener, Mode, Registry, Tally};
 use super::regrant;
+use super::round::Round;
 use super::source::Source;
 use super::subscription::{Attach, Command, Joined, Principals, Stats, SubId};
 use super::tail::{Item, Queue};
@@ -81,7 +82,7 @@ impl Matcher {
     /// stop.
     pub(super) fn step(&mut self) -> bool {
         match self.queue.pop() {
-            Some(Item::Commit(commit)) => self.commit(&commit),
+            Some(Item::Commit(commit)) => self.round(commit),
             Some(Item::Missed(missed)) => self.refill(missed),
             Some(Item::Command(Command::Stop)) => return false,
             Some(Item::Command(command)) => self.command(command),
@@ -89,6 +90,23 @@ impl Matcher {
         }
         self.clockwork();
         true
+    }
+
+    /// Tells this commit, and those that wait behind it, and writes them.
+    fn round(&mut self, first: Arc<Commit>) {
+        let mut round = Round::new();
+        round.takes(&first);
+        let mut next = Some(first);
+        while let Some(commit) = next {
+            self.commit(&commit);
+            next = self.queue.pop_commit(|commit| round.takes(commit));
+        }
+        self.flush();
+    }
+
+    /// Writes what was told; see [`Matcher::commit`].
+    pub(super) fn flush(&mut self) {
+        self.fanout.flush();
     }
 
     /// When the clock asks for something next.
@@ -212,7 +230,7 @@ impl Matcher {
 
     /// One entry: first what it does to the subscriptions, then what it tells them, unless it was
     /// told before. Without notices (as the log gives them back) it is whoever reads it that has
-    /// seen to the catalog and the principals.
+    /// seen to the catalog and the principals. Sockets are written with [`Matcher::flush`].
     pub(super) fn commit(&mut self, commit: &Arc<Commit>) {
         let mut catalog = false;
         for notice in &commit.notices {
@@ -232,7 +250,6 @@ impl Matcher {
             for failure in self.fanout.tell(&self.registry, commit) {
                 self.fail(failure);
             }
-            self.fanout.flush();
         }
         let Commit { position, stamp, time, .. } = **commit;
         self.mark = Mark { position, stamp, time };

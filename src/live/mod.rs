@@ -31,6 +31,7 @@ pub mod refill;
 pub mod registry;
 pub mod regrant;
 pub mod replay;
+mod round;
 pub mod snapshot;
 pub mod source;
 pub mod subscription;

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 
 use super::matcher::Matcher;
 use super::outbox::{Close, TOO_SLOW};
+use super::round::Round;
 use super::tail::Missed;
 
 /// Entries read at once.
@@ -89,9 +90,16 @@ impl Matcher {
             let next = self.mark.position + 1;
             return Err(Error::new(Kind::Gone, format!("entry {next} was trimmed")));
         }
+        let mut round = Round::new();
         for commit in stretch.commits.iter().take_while(|commit| commit.position <= last) {
+            if !round.takes(commit) {
+                self.flush();
+                round = Round::new();
+                round.takes(commit);
+            }
             self.commit(commit);
         }
+        self.flush();
         Ok(None)
     }
 

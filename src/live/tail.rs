@@ -185,6 +185,19 @@ impl Queue {
         Some(item)
     }
 
+    /// The next item, if it is a commit that is wanted; what was popped before is done.
+    pub(super) fn pop_commit(&self, wanted: impl FnOnce(&Commit) -> bool) -> Option<Arc<Commit>> {
+        let mut state = self.lock();
+        let Item::Commit(commit) = state.items.front()? else { return None };
+        if !wanted(commit) {
+            return None;
+        }
+        let commit = commit.clone();
+        state.items.pop_front();
+        state.bytes -= std::mem::replace(&mut state.working, weight(&commit));
+        Some(commit)
+    }
+
     /// The next item, if it is a command that takes little.
     pub(super) fn pop_light(&self) -> Option<Command> {
         let mut state = self.lock();

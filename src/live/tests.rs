@@ -7,6 +7,7 @@ mod fair;
 mod held;
 mod oracle;
 mod refill;
+mod rounds;
 mod told;
 mod transitions;
 pub(super) mod world;

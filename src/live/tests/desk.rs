@@ -30,6 +30,8 @@ type Table = BTreeMap<i64, Arc<Row>>;
 
 pub(crate) struct Desk {
     pub(crate) matcher: Matcher,
+    /// The writer's end of its queue.
+    pub(crate) sink: TailSink,
     pub(crate) people: Arc<People>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) catalog: Arc<Catalog>,
@@ -45,7 +47,7 @@ pub(crate) type Put = (&'static str, i64, Option<Json>);
 impl Desk {
     pub(crate) fn new(limits: Limits) -> Desk {
         let (limits, catalog) = (Arc::new(limits), catalog(1, &files("")));
-        let (_, tail) = tail::channel(limits.tail_bytes);
+        let (sink, tail) = tail::channel(limits.tail_bytes);
         let people = Arc::new(People::default());
         let ground = Arc::new(Arc::new(Ground::new(catalog.clone())));
         let principals = Arc::new(people.clone());
@@ -53,6 +55,7 @@ impl Desk {
         let matcher = Matcher::new(tail.0, ground.clone(), principals, wanted, limits.clone());
         Desk {
             matcher: matcher.expect("a matcher"),
+            sink,
             people,
             limits,
             catalog,

@@ -1,0 +1,91 @@
+//! Commits that wait are told together, and each socket is written once.
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::desk::Desk;
+use crate::limits::Limits;
+use crate::live::outbox::Sink;
+use crate::model::change::Commit;
+use crate::store::CommitSink;
+
+/// Takes everything; keeps it write by write.
+#[derive(Default)]
+struct Writes(Mutex<Vec<Vec<u8>>>);
+
+impl Sink for Writes {
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let length = all.len();
+        self.0.lock().expect("no panic").push(all);
+        Ok(length)
+    }
+}
+
+impl Writes {
+    /// How many bytes each write had since the last time, and all of them.
+    fn take(&self) -> (Vec<usize>, Vec<u8>) {
+        let writes = std::mem::take(&mut *self.0.lock().expect("no panic"));
+        (writes.iter().map(Vec::len).collect(), writes.concat())
+    }
+}
+
+fn listen(desk: &mut Desk) -> Arc<Writes> {
+    let outbox = desk.listen(|_| {});
+    let writes = Arc::new(Writes::default());
+    outbox.attach(writes.clone());
+    writes
+}
+
+fn commits(desk: &mut Desk, count: usize, records: i64) -> Vec<Arc<Commit>> {
+    let write = |desk: &mut Desk| {
+        let puts: Vec<_> =
+            (0..records).map(|id| ("blog", id, Some(json!({"title": "a"})))).collect();
+        desk.write(&puts, |_| {})
+    };
+    (0..count).map(|_| write(desk)).collect()
+}
+
+#[test]
+fn what_waits_is_written_together() {
+    let mut desk = Desk::new(Limits::default());
+    let (one, other) = (listen(&mut desk), listen(&mut desk));
+    let first = commits(&mut desk, 1, 1);
+    desk.sink.committed(&first);
+    assert!(desk.matcher.step());
+    assert_eq!(one.take().0.len(), 1, "at once");
+    let many = commits(&mut desk, 50, 1);
+    desk.sink.committed(&many);
+    assert!(desk.matcher.step());
+    let (writes, bytes) = one.take();
+    // A busy machine may need more than one round's time.
+    while desk.matcher.queue.waiting().0 > 0 {
+        assert!(desk.matcher.step());
+    }
+    assert_eq!(writes.len(), 1, "all of a round");
+    let all = [bytes, one.take().1].concat();
+    let told = other.take().1;
+    assert!(told.ends_with(&all), "the same for everybody");
+    assert_eq!(desk.matcher.mark.position, 51);
+}
+
+#[test]
+fn rounds_are_bounded() {
+    let mut desk = Desk::new(Limits::default());
+    let writes = listen(&mut desk);
+    for (count, records, most) in [(200, 1, 64), (20, 100, 2), (3, 1_000, 1)] {
+        let before = desk.matcher.mark.position;
+        let made = commits(&mut desk, count, records);
+        desk.sink.committed(&made);
+        assert!(desk.matcher.step());
+        let told = desk.matcher.mark.position - before;
+        assert!((1..=most).contains(&told), "{told} of {count} with {records}");
+        while desk.matcher.queue.waiting().0 > 0 {
+            assert!(desk.matcher.step());
+        }
+        assert_eq!(desk.matcher.mark.position, before + count as u64);
+        assert!(!writes.take().1.is_empty());
+    }
+}
