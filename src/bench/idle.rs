@@ -143,17 +143,19 @@ fn told(subscribers: usize, base: Option<Usage>, rounds: &[Round], floors: &[Rou
     line("the floor's", rate(floors).map(figure));
     line("ratio", ratio.map(figure));
     line("CPU us per handshake", cpu.map(figure));
-    let series = |of: fn(&Round) -> Option<u64>, divided: f64| {
-        let all: Option<Vec<String>> =
-            rounds.iter().map(|round| Some(figure(of(round)? as f64 / divided))).collect();
+    let series = |of: fn(&Round) -> Option<u64>, told: fn(u64) -> String| {
+        let all: Option<Vec<String>> = rounds.iter().map(|round| Some(told(of(round)?))).collect();
         all.map(|all| all.join("  "))
     };
-    let mib = f64::from(1 << 20);
-    line("MiB before", base.map(|base| figure(base.memory as f64 / mib)));
+    let mib = |bytes| figure(bytes as f64 / f64::from(1 << 20));
+    line("MiB before", base.map(|base| mib(base.memory)));
     line("MiB while all are there", series(|round| round.memory, mib));
     line("MiB when they have gone", series(|round| round.memory_after, mib));
     line("handles before", base.map(|base| base.handles.to_string()));
-    line("handles when they have gone", series(|round| round.handles_after, 1.0));
+    line(
+        "handles when they have gone",
+        series(|round| round.handles_after, |handles| handles.to_string()),
+    );
     Told {
         table: lines.join("\n"),
         json: json!({

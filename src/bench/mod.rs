@@ -35,8 +35,23 @@ use self::options::Options;
 use self::progress::Bar;
 use self::scenario::Scenario;
 
+const HELP: &str = "\
+Starts a server of its own in a temporary folder, or another build's (--server), or takes one that
+runs (--url); subscribes over WebSockets, writes over HTTP, and tells what the server spent. With
+--floor every round is measured twice: the server, and the same frames by bare write() calls from a
+process that stores and matches nothing; the ratio of the two says more than either, since a
+machine's speed drifts.
+
+Exits with 1 where a delivery was missing, doubled, behind a later commit or not for its subscriber,
+or the server ended a connection.
+
+  rowcast bench broadcast --floor
+  rowcast bench selective --subscribers 100,10000 --server old/rowcast
+  rowcast bench all --floor --json > result.json";
+
 /// `rowcast bench SCENARIO`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = HELP)]
 pub struct Bench {
     #[command(subcommand)]
     command: Command,

@@ -201,7 +201,8 @@ impl Scenario {
 
 /// Whether this process may have that many connections, and as many files beside.
 pub fn check_files(name: &str, connections: usize) -> Result<()> {
-    let (allowed, needed) = (process::raise_files(), connections as u64 + 50);
+    // As many as the server keeps for itself, and some.
+    let (allowed, needed) = (process::raise_files(), connections as u64 + 140);
     if needed > allowed {
         return Err(Error::bad(format!(
             "{name}: {needed} open files are needed and {allowed} allowed; raise the hard limit \
