@@ -27,6 +27,9 @@ use super::wanted::Wanted;
 /// Tokens are compared with the clock this often.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How many principals the statistics name.
+const SPENDERS: usize = 10;
+
 pub(super) struct Matcher {
     pub(super) queue: Arc<Queue>,
     pub(super) source: Arc<dyn Source>,
@@ -61,7 +64,7 @@ impl Matcher {
         // Asked for after the entry: it may know later ones, but none that it knows is missed.
         let catalog = source.catalog();
         Ok(Matcher {
-            fanout: Fanout::new(&limits),
+            fanout: Fanout::new(&limits).metered(),
             queue,
             registry: Registry::default(),
             recent: Recent::new(limits.recent_bytes, mark.position, catalog.version),
@@ -357,6 +360,8 @@ impl Matcher {
             stats.slowest_frames = stats.slowest_frames.max(frames);
             stats.slowest_bytes = stats.slowest_bytes.max(bytes);
         }
+        let payers = self.registry.payers();
+        (stats.spenders, stats.shared) = (payers.top(SPENDERS), payers.shared());
         (stats.behind_commits, stats.behind_bytes) = self.queue.waiting();
         stats
     }

@@ -46,6 +46,7 @@ pub mod way;
 pub use ledger::Payer;
 pub use message::{Encode, Event, Events, Message, Records};
 pub use outbox::{Close, Frame, Outbox};
+pub use registry::payers::Spender;
 pub use source::Source;
 pub use subscription::{Live, Principals, Request, Start, Stats, Subscription, Told};
 pub use tail::{Tail, TailSink};

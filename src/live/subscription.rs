@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -23,6 +24,7 @@ use super::matcher::Matcher;
 use super::message::{Encode, Events};
 use super::outbox::{Close, Outbox};
 use super::recent::Recent;
+use super::registry::payers::Spender;
 use super::source::Source;
 use super::tail::Tail;
 use super::wanted::{Hold, Wanted};
@@ -169,6 +171,11 @@ pub struct Stats {
     pub replays: usize,
     /// Those of them that are at work just now.
     pub replays_working: usize,
+    /// For whom most of the matcher's time went, the first first; and what went to plans that many
+    /// share. (Of the live stream; replays have turns.)
+    #[serde(skip)]
+    pub spenders: Vec<Spender>,
+    pub shared: Duration,
 }
 
 /// The stream of changes: a thread that matches, and the door to it.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::auth::principal::Principal;
 use crate::error::{Error, Result};
+use crate::live::{Payer, Spender};
 use crate::model::cursor::Cursor;
 use crate::model::time;
 use crate::store::Mark;
@@ -56,8 +57,32 @@ pub(super) async fn status(app: &App, principal: &Principal) -> Result<Json> {
             "working": stats.replays_working,
             "waiting": stats.replays.saturating_sub(stats.replays_working),
         },
+        "matching": {
+            "top": stats.spenders.iter().map(|spender| self::spender(app, spender)).collect::<Vec<_>>(),
+            "shared_microseconds": micros(stats.shared),
+        },
         "behind": {"commits": stats.behind_commits, "bytes": stats.behind_bytes},
     }))
+}
+
+/// A principal, what of the matcher's time went to it, and what it has open.
+fn spender(app: &App, spender: &Spender) -> Json {
+    let (user, address) = match spender.payer {
+        Payer::User(user) => (Some(user), None),
+        Payer::Address(address) => (None, address),
+    };
+    json!({
+        "user": user.map(|user| user.to_string()),
+        "username": user.and_then(|user| app.auth.directory().username(&user)),
+        "address": address.map(|address| address.to_string()),
+        "microseconds": micros(spender.time),
+        "subscriptions": spender.subscriptions,
+        "cost": app.live.ledger().of(spender.payer).0,
+    })
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Admins are under no grant: its fingerprint is 0, so these are cursors they can use.

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::live::message::Event;
 use crate::live::registry::{BodyId, Entry, PlanId, ReadingId, Registry, What};
@@ -12,6 +13,10 @@ use crate::query::{Body, Plan};
 
 use super::Fanout;
 use super::failure::{Failure, Fault};
+
+/// From this cost on the time of a plan is taken exactly: it is many times that of two looks at
+/// the clock.
+const DEAR: u32 = 256;
 
 /// A plan is concerned by a change.
 #[derive(Clone, Copy)]
@@ -52,15 +57,61 @@ impl Fanout {
             if candidates.is_empty() || self.is_beyond(change) {
                 continue;
             }
-            for &id in &candidates {
-                if let Some(entry) = registry.plan(id) {
-                    self.weigh(commit, change, at, id, entry);
-                }
-            }
+            let weigh = |fanout: &mut Fanout, id, entry: &Entry| {
+                fanout.weigh(commit, change, at, id, entry);
+            };
+            self.each(registry, &candidates, weigh);
         }
         self.candidates = candidates;
         self.find_dependants(registry, commit);
         self.found.sort_unstable_by_key(|found| (found.body, found.plan, found.change));
+    }
+
+    /// Does `weigh` for each of `plans`, and counts the time for whom it is done: exactly where it
+    /// is dear, by their shares in what the others take together. So a cheap plan costs no look at
+    /// the clock (some 25 ns, as much as a few comparisons).
+    fn each(
+        &mut self,
+        registry: &Registry,
+        plans: &[PlanId],
+        mut weigh: impl FnMut(&mut Fanout, PlanId, &Entry),
+    ) {
+        if !self.metered || plans.is_empty() {
+            for &id in plans {
+                if let Some(entry) = registry.plan(id) {
+                    weigh(self, id, entry);
+                }
+            }
+            return;
+        }
+        let payers = registry.payers();
+        let (mut exact, mut shares) = (Duration::ZERO, 0_u32);
+        let began = Instant::now();
+        for &id in plans {
+            let Some(entry) = registry.plan(id) else { continue };
+            match share(entry) {
+                None => {
+                    let began = Instant::now();
+                    weigh(self, id, entry);
+                    let took = began.elapsed();
+                    payers.charge(&entry.audience, took);
+                    exact += took;
+                }
+                Some(share) => {
+                    weigh(self, id, entry);
+                    shares = shares.saturating_add(share);
+                }
+            }
+        }
+        if shares > 0 {
+            let rest = began.elapsed().saturating_sub(exact).as_nanos() as u64;
+            for entry in plans.iter().filter_map(|id| registry.plan(*id)) {
+                if let Some(share) = share(entry) {
+                    let part = rest * u64::from(share) / u64::from(shares);
+                    payers.charge(&entry.audience, Duration::from_nanos(part));
+                }
+            }
+        }
     }
 
     fn weigh(&mut self, commit: &Commit, change: &Change, at: usize, id: PlanId, entry: &Entry) {
@@ -109,13 +160,13 @@ impl Fanout {
                 continue;
             };
             registry.candidates(change, &mut candidates);
-            for &id in &candidates {
-                let Some(entry) = registry.plan(id) else { continue };
+            let weigh = |fanout: &mut Fanout, id, entry: &Entry| {
                 let reads = |reading| readings.binary_search_by_key(&reading, |due| due.1).is_ok();
                 if entry.reading.is_some_and(reads) {
-                    self.weigh_dependant(commit, change, at, id, entry);
+                    fanout.weigh_dependant(commit, change, at, id, entry);
                 }
-            }
+            };
+            self.each(registry, &candidates, weigh);
         }
         self.candidates = candidates;
     }
@@ -155,6 +206,13 @@ impl Fanout {
             self.failed.push(failure);
         }
     }
+}
+
+/// What a cheap plan counts for among others; `None` for one that is dear.
+fn share(entry: &Entry) -> Option<u32> {
+    // Finding it and calling its filter costs about as much as a few comparisons.
+    const CALL: u32 = 4;
+    (entry.plan.cost < DEAR).then_some(entry.plan.cost + CALL)
 }
 
 /// Why what the commit brought cannot be read through the plan.

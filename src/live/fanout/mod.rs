@@ -30,6 +30,8 @@ pub struct Fanout {
     /// Of a commit's records as one body shows them.
     body_bytes: usize,
     upto: Option<Key>,
+    /// Whether it is told whom the time goes to that plans take.
+    metered: bool,
     candidates: Vec<PlanId>,
     found: Vec<Found>,
     bodies: Bodies,
@@ -94,6 +96,7 @@ impl Fanout {
             most: Most { records: limits.message_records.max(1), bytes: limits.frame_bytes },
             body_bytes: limits.tail_bytes,
             upto: None,
+            metered: false,
             candidates: Vec::new(),
             found: Vec::new(),
             bodies: Bodies::default(),
@@ -104,6 +107,11 @@ impl Fanout {
             failed: Vec::new(),
             due: Vec::new(),
         }
+    }
+
+    /// The same, which counts what it does for whom (see [`Registry::payers`]).
+    pub fn metered(self) -> Self {
+        Fanout { metered: true, ..self }
     }
 
     /// From now on only records are told whose primary key is at most this one.

@@ -11,6 +11,7 @@ use crate::live::subscription::{Request, SubId};
 use crate::model::related::Key;
 use crate::query::Plan;
 
+use super::payers::Audience;
 use super::{BodyId, EncoderId, Mode, ReadingId, place};
 
 /// Listeners of a plan who get the same bytes.
@@ -53,6 +54,8 @@ pub struct Entry {
     pub(super) filed: Filed,
     /// Where it reads through relations and has listeners who are told transitions.
     pub(in crate::live) reading: Option<ReadingId>,
+    /// Who it is held against changes for.
+    pub(in crate::live) audience: Audience,
 }
 
 impl Entry {
@@ -72,6 +75,7 @@ impl Entry {
             cursors: 0,
             filed,
             reading: None,
+            audience: Audience::default(),
         }
     }
 

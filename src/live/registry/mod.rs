@@ -2,6 +2,7 @@
 
 mod bodies;
 mod entry;
+pub mod payers;
 mod readings;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use super::wanted::Hold;
 use bodies::Bodies;
 pub use bodies::BodyId;
 pub use entry::{Entry, Group, Seat};
+use payers::Payers;
 pub use readings::{Reading, ReadingId, Readings, What};
 
 /// Index of a plan in the registry; reused after the plan's end.
@@ -114,6 +116,7 @@ pub struct Registry {
     index: Index,
     bodies: Bodies,
     readings: Readings,
+    payers: Payers,
     /// Plans with listeners that are sent cursors.
     with_cursors: IndexSet<PlanId>,
     encoders: Vec<&'static str>,
@@ -137,6 +140,7 @@ impl Registry {
             owed: Cell::default(),
         };
         let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
+        entry.audience.add(self.payers.enter(request.payer));
         if mode.transitions && entry.reading.is_none() && !entry.plan.paths.is_empty() {
             entry.reading = Some(self.readings.add(plan, &entry.plan));
         }
@@ -175,6 +179,9 @@ impl Registry {
         if let Some(entry) = &mut self.plans[subscriber.plan] {
             let (told, moved) = entry.unseat(subscriber.group, subscriber.seat);
             subscriber.told = told;
+            if let Some(payer) = self.payers.leave(subscriber.request.payer) {
+                entry.audience.remove(payer);
+            }
             if let Some(moved) = moved
                 && let Some(moved) = self.subscribers.get_mut(&moved)
             {
@@ -277,6 +284,11 @@ impl Registry {
     /// The plans whose listeners want to hear of records that read what a commit changed.
     pub fn readings(&self) -> &Readings {
         &self.readings
+    }
+
+    /// Who is worked for.
+    pub fn payers(&self) -> &Payers {
+        &self.payers
     }
 
     pub fn plan(&self, id: PlanId) -> Option<&Entry> {

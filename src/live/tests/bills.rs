@@ -110,3 +110,45 @@ async fn guests_pay_by_address() {
     assert_eq!(refused(&world, guest(1)).await.status(), 429);
     world.ear(guest(2)).await;
 }
+
+#[tokio::test]
+async fn the_matchers_time_goes_to_who_asks_for_it() {
+    let mut world = World::new(Limits::default());
+    let payer = |n| Payer::User(Uuid::from_u128(n));
+    let plain = |filter| {
+        let mut request = world.request(user(Uuid::from_u128(1), &["editor"]));
+        request.ask.filter = Some(filter);
+        request
+    };
+    // Thirty-two texts a plan are dear: they are timed one by one.
+    let texts = |n: usize| -> serde_json::Value {
+        (0..32).map(|text| json!({"title": {"$contains": format!("{n}-{text}")}})).collect()
+    };
+    let mut ears = vec![world.ear(plain(json!({"views": 1}))).await];
+    for n in 0..50 {
+        let mut dear = plain(json!({"$or": texts(n)}));
+        dear.payer = payer(2);
+        ears.push(world.ear(dear).await);
+    }
+    for n in 3..20 {
+        let mut shared = plain(json!({"views": {"$gt": 5}}));
+        shared.payer = payer(n);
+        ears.push(world.ear(shared).await);
+    }
+    for n in 0..20 {
+        let title = "x".repeat(200);
+        let change = world.blog(Op::Create, n, json!({"title": title, "views": n}));
+        world.commit(vec![change], vec![]);
+    }
+    let stats = world.live.stats().await;
+    let spenders = &stats.spenders;
+    assert_eq!((spenders[0].payer, spenders[0].subscriptions), (payer(2), 50));
+    assert!(spenders[0].time > spenders[1].time, "{spenders:?}");
+    assert_eq!((spenders[1].payer, spenders[1].subscriptions), (payer(1), 1));
+    assert_eq!(spenders.len(), 2, "what many share is nobody's");
+    assert!(!stats.shared.is_zero());
+    // Who left is still known for what it took.
+    drop(ears);
+    let stats = world.live.stats().await;
+    assert_eq!((stats.spenders[0].payer, stats.spenders[0].subscriptions), (payer(2), 0));
+}
