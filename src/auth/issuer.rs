@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 
 use super::BUILT_IN;
 use super::jwks::{self, Keys};
+use super::proven::{self, Proven};
 use super::token;
 
 /// Clocks of two houses differ by this many seconds at most; the same at entry and at closing.
@@ -101,9 +102,13 @@ pub struct Issuer {
     fetch: Arc<dyn Fetch>,
     pace: Pace,
     keys: ArcSwap<Known>,
+    proven: Proven<Signed>,
     /// When the source was last asked, well or not.
     asked: tokio::sync::Mutex<Option<Instant>>,
 }
+
+/// Claims, and the keys under which their signature is good.
+type Signed = (Arc<Known>, Arc<Map<String, Json>>);
 
 /// Keys and since when they are known; `None`: never got.
 #[derive(Default)]
@@ -186,6 +191,7 @@ impl Issuer {
             fetch,
             pace,
             keys: ArcSwap::default(),
+            proven: Proven::default(),
             asked: tokio::sync::Mutex::new(None),
         };
         match issuer.load().await {
@@ -206,7 +212,7 @@ impl Issuer {
         token: &str,
         header: &Header,
         now: i64,
-    ) -> Result<(Map<String, Json>, i64)> {
+    ) -> Result<(Arc<Map<String, Json>>, i64)> {
         if header.alg != self.algorithm {
             return Err(Error::unauthorized("bad token: wrong algorithm"));
         }
@@ -218,7 +224,17 @@ impl Issuer {
         if known.older_than(self.pace.too_old) && !matches!(self.source, KeySource::Pem(_)) {
             return Err(Error::unauthorized("bad token: its key cannot be checked now"));
         }
-        let claims = self.claims(token, known.keys.find(kid))?;
+        // Good under a key that has been taken back is good no more: keys and claims go together.
+        let digest = proven::digest(token);
+        let proven = self.proven.get(&digest).filter(|(under, _)| Arc::ptr_eq(under, &known));
+        let claims = match proven {
+            Some((_, claims)) => claims,
+            None => {
+                let claims = Arc::new(self.claims(token, known.keys.find(kid))?);
+                self.proven.put(digest, (known, claims.clone()));
+                claims
+            }
+        };
         let expires = self.check(&claims, now)?;
         Ok((claims, expires))
     }

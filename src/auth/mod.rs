@@ -1,6 +1,7 @@
 //! Who is asking, and what they may.
 //!
-//! [`present`] finds the token in a request, [`token`] and [`issuer`] prove who it speaks for,
+//! [`present`] finds the token in a request, [`token`] and [`issuer`] prove who it speaks for (once
+//! in a while: `proven`),
 //! [`directory`] holds what is true of users, roles and sessions now, [`service`] logs in and out,
 //! [`grant`] says what a principal may do.
 //!
@@ -15,6 +16,7 @@ pub mod limiter;
 pub mod password;
 pub mod present;
 pub mod principal;
+mod proven;
 pub mod rules;
 pub mod service;
 pub mod token;

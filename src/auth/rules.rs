@@ -233,6 +233,17 @@ fn verbatim(value: Json) -> Json {
     }
 }
 
+/// Whether a rule for reading `schema` speaks of the principal itself, not of its roles alone.
+pub fn read_by_name(schema: &Schema) -> bool {
+    schema.access.roles.iter().any(|rules| match &rules.read {
+        Rule::No | Rule::Yes => false,
+        Rule::When(body) => {
+            let set = body.set.iter().map(|(_, given)| given);
+            body.filter.iter().chain(set).any(|given| hidden_variable(given).is_some())
+        }
+    })
+}
+
 /// The first text within that looks like a variable.
 pub(super) fn hidden_variable(given: &Json) -> Option<&str> {
     match given {

@@ -28,6 +28,7 @@ use super::now_seconds;
 use super::password::{PasswordHash, Passwords};
 use super::present::Presented;
 use super::principal::Principal;
+use super::proven::{self, Proven};
 use super::token::{self, ClaimedUser, Claims, Keys};
 
 /// Sessions a user may have at once; one more ends the oldest. All are held in memory, and whoever
@@ -61,8 +62,16 @@ pub struct Auth {
     pub(super) passwords: Passwords,
     keys: Keys,
     issuer: Option<Issuer>,
+    proven: Proven<Own>,
     lifetimes: Lifetimes,
     limiter: Arc<Limiter>,
+}
+
+/// What an own token says, and who stood behind it when it was last shown.
+#[derive(Clone)]
+struct Own {
+    claims: Arc<Claims>,
+    principal: Arc<Principal>,
 }
 
 impl fmt::Debug for Auth {
@@ -150,6 +159,7 @@ impl Auth {
             passwords: Passwords::new()?,
             keys,
             issuer,
+            proven: Proven::default(),
             lifetimes,
             limiter: Arc::default(),
         })
@@ -176,28 +186,48 @@ impl Auth {
     }
 
     /// Who presents these credentials: a guest for none at all, 401 for anything but a good token.
-    pub async fn authenticate(&self, presented: &Presented) -> Result<Principal> {
+    pub async fn authenticate(&self, presented: &Presented) -> Result<Arc<Principal>> {
         let token = match presented {
-            Presented::Nothing => return Ok(Principal::guest()),
+            Presented::Nothing => return Ok(Arc::new(Principal::guest())),
             Presented::Bad => return Err(Error::unauthorized("bad token")),
             Presented::Token(token) => token,
         };
-        let header = token::header(token)?;
+        token::bounded(token)?;
         let now = now_seconds();
+        let digest = proven::digest(token);
+        if let Some(known) = self.proven.get(&digest) {
+            token::check_claims(&known.claims, now)?;
+            let principal = self.present(&known.claims, now)?;
+            // Who has many sockets is held in memory once.
+            if principal == *known.principal {
+                return Ok(known.principal);
+            }
+            let principal = Arc::new(principal);
+            self.proven.put(digest, Own { principal: principal.clone(), ..known });
+            return Ok(principal);
+        }
+        let header = token::header(token)?;
         if header.alg == Algorithm::HS256 {
-            let claims = self.keys.verify(token, now)?;
-            return self
-                .directory
-                .own(claims.user.id, claims.sid, claims.exp, now)
-                .ok_or_else(|| Error::unauthorized("the session has ended; log in again"));
+            let claims = Arc::new(self.keys.verify(token, now)?);
+            let principal = Arc::new(self.present(&claims, now)?);
+            self.proven.put(digest, Own { claims, principal: principal.clone() });
+            return Ok(principal);
         }
         let Some(issuer) = &self.issuer else {
             return Err(Error::unauthorized("bad token: wrong algorithm"));
         };
         let (claims, expires) = issuer.verify(token, &header, now).await?;
         self.directory
-            .outside(Arc::new(claims), expires)
+            .outside(claims, expires)
+            .map(Arc::new)
             .ok_or_else(|| Error::unauthorized("the user is not active"))
+    }
+
+    /// The principal behind the claims of an own token, as of now.
+    fn present(&self, claims: &Claims, now: i64) -> Result<Principal> {
+        self.directory
+            .own(claims.user.id, claims.sid, claims.exp, now)
+            .ok_or_else(|| Error::unauthorized("the session has ended; log in again"))
     }
 
     /// Logs in by user name or e-mail address. Credentials that the request itself carries are

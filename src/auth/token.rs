@@ -80,9 +80,8 @@ impl Keys {
         for key in &self.verify {
             match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
                 Ok(good) => {
-                    let claims = good.claims;
-                    check_times(Some(claims.exp as f64), claims.nbf.map(|n| n as f64), now, 0)?;
-                    return Ok(claims);
+                    check_claims(&good.claims, now)?;
+                    return Ok(good.claims);
                 }
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => last = Some(error),
                 Err(error) => return Err(refused(&error)),
@@ -105,14 +104,25 @@ pub(super) fn signature_only(algorithm: Algorithm) -> Validation {
 /// The header of a token, before anything is verified. 401 for what is no JWT, for `alg: none`
 /// and unknown algorithms, and for extensions that the sender calls critical.
 pub fn header(token: &str) -> Result<Header> {
-    if token.len() > TOKEN_BYTES {
-        return Err(Error::unauthorized("token too long"));
-    }
+    bounded(token)?;
     let header = jsonwebtoken::decode_header(token).map_err(|error| refused(&error))?;
     if header.crit.is_some() {
         return Err(Error::unauthorized("bad token: critical extensions are not supported"));
     }
     Ok(header)
+}
+
+/// 401 for a token that nobody would have made so long.
+pub fn bounded(token: &str) -> Result<()> {
+    match token.len() > TOKEN_BYTES {
+        true => Err(Error::unauthorized("token too long")),
+        false => Ok(()),
+    }
+}
+
+/// Whether an own token is good at `now`, if its signature is.
+pub(super) fn check_claims(claims: &Claims, now: i64) -> Result<()> {
+    check_times(Some(claims.exp as f64), claims.nbf.map(|nbf| nbf as f64), now, 0)
 }
 
 /// `exp` is required. Both are finite; outside issuers may send fractions.

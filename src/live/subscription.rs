@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::model::cursor::Cursor;
 use crate::model::related::Key;
 use crate::model::schema::Schema;
-use crate::query::{Ask, Plan, parse_key};
+use crate::query::{Ask, Plan, Plans, Question, parse_key};
 use crate::store::Mark;
 
 use super::helm::Helm;
@@ -69,7 +69,7 @@ pub enum Start {
 /// What someone wants to hear.
 #[derive(Clone)]
 pub struct Request {
-    pub ask: Ask,
+    pub ask: Question,
     /// [`Events::ALL`] where `told.transitions`.
     pub events: Events,
     pub told: Told,
@@ -90,7 +90,7 @@ impl Request {
         Request {
             payer: Payer::of(principal.user, None),
             exempt: false,
-            ask,
+            ask: ask.into(),
             events: Events::ALL,
             told: Told::default(),
             start: Start::Live,
@@ -183,6 +183,7 @@ pub struct Live {
     pub(super) core: Arc<Core>,
     ledger: Arc<Ledger>,
     helm: Arc<Helm>,
+    plans: Plans,
     next: AtomicU64,
     matcher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -222,6 +223,7 @@ impl Live {
             core: Core::new(queue, source, principals, wanted, recent, limits),
             ledger: Arc::default(),
             helm,
+            plans: Plans::default(),
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
         }))
@@ -237,15 +239,19 @@ impl Live {
     /// principal has ended meanwhile; 410 for a cursor that is not good, with the oldest one that
     /// is as `detail`; 429 when too many are resuming, or the principal's subscriptions would cost
     /// too much together.
-    pub async fn subscribe(&self, request: Request, outbox: Arc<Outbox>) -> Result<Subscription> {
+    pub async fn subscribe(
+        &self,
+        mut request: Request,
+        outbox: Arc<Outbox>,
+    ) -> Result<Subscription> {
         let core = &self.core;
         let catalog = core.source.catalog();
-        let plan = Plan::compile(&catalog, &request.principal, &core.limits, &request.ask)?;
+        let Request { principal, ask, .. } = &mut request;
+        let plan = self.plans.compile(&catalog, principal, &core.limits, ask)?;
         let share = self.charge(&request, &plan)?;
         let key = request.id.as_deref().map(|id| record_key(&plan.schema, id)).transpose()?;
         let back = request.told.transitions;
         let hold = core.wanted.settle(plan.schema.id, &plan.paths, back).await?;
-        let plan = Arc::new(plan);
         let start = request.start;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let new = New { id, request, plan, key, hold, outbox };

@@ -17,14 +17,14 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::net::clients::{Clients, Connection};
-use crate::net::stream::{Io, Stream};
+use crate::net::stream::{self, Io, Stream};
 
 /// The head of a request; beyond it 431. A URL alone ends at hyper's 64 KiB, with 414.
 const HEAD_BYTES: usize = 128 << 10;
@@ -62,12 +62,22 @@ pub enum Door {
 }
 
 impl Door {
+    /// Sets what each connection shall have. On Linux they have it from the listener, which saves
+    /// two calls a connection.
+    fn prepare(&self, limits: &Limits) {
+        if let Door::Tcp(listener) = self {
+            // Frames are small and each is a whole message: Nagle would only hold them back. No
+            // system refuses it.
+            let _ = rustix::net::sockopt::set_tcp_nodelay(listener, true);
+            stream::end_when_unheard(listener, limits);
+        }
+    }
+
     async fn accept(&self) -> std::io::Result<(Io, Option<std::net::IpAddr>)> {
         match self {
             Door::Tcp(listener) => {
                 let (io, address) = listener.accept().await?;
-                // Frames are small and each is a whole message: Nagle would only hold them back.
-                // It fails where the client has left again: its task will find out.
+                #[cfg(not(target_os = "linux"))]
                 let _ = io.set_nodelay(true);
                 Ok((Io::Tcp(io), Some(address.ip())))
             }
@@ -86,6 +96,7 @@ pub async fn accept<H: Handler>(
     mut draining: watch::Receiver<bool>,
 ) {
     let mut told: Option<Instant> = None;
+    door.prepare(&limits);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -109,7 +120,7 @@ pub async fn accept<H: Handler>(
         match clients.admit(address) {
             Some(connection) => {
                 let stream = Stream::new(io, connection, &limits);
-                tokio::spawn(run(stream, handler.clone(), limits.clone(), draining.clone()));
+                tokio::spawn(run(stream, handler.clone(), draining.clone()));
             }
             None => refuse_connection(io, handler.as_ref()),
         }
@@ -147,12 +158,7 @@ fn refuse_connection<H: Handler>(io: Io, handler: &H) {
     };
 }
 
-async fn run<H: Handler>(
-    stream: Stream,
-    handler: Arc<H>,
-    limits: Arc<Limits>,
-    mut draining: watch::Receiver<bool>,
-) {
+async fn run<H: Handler>(stream: Stream, handler: Arc<H>, mut draining: watch::Receiver<bool>) {
     let phase = stream.phase().clone();
     let connection = stream.connection().clone();
     let service = service_fn(move |request: Request| {
@@ -168,9 +174,8 @@ async fn run<H: Handler>(
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The stream keeps the exact bounds; hyper's own is the net under them.
-        .header_read_timeout(limits.idle_time + limits.head_time)
+        // The stream keeps the bounds on time: a second timer each would only cost.
+        .header_read_timeout(None)
         .half_close(false)
         .max_header_size(HEAD_BYTES)
         .max_buf_size(BUFFER_BYTES)

@@ -15,7 +15,7 @@ use crate::live::{self, Close, Encode, Live, Outbox, Payer, Subscription};
 
 use super::body::Body;
 use super::clients::Connection;
-use super::stream::Stream;
+use super::stream::{Io, Stream};
 use super::wire::Wire;
 
 /// Answers a request for the realtime endpoint, whose connection must be served
@@ -91,6 +91,7 @@ pub(super) async fn subscribe(
     outbox: &Arc<Outbox>,
 ) -> Result<Subscription> {
     let Wish { ask, events, told, start, id } = wish;
+    let ask = ask.into();
     let request = live::Request { ask, events, told, start, id, encoder, principal, payer, exempt };
     // It waits for its place in the log; a client that waits longer than for a head is told so.
     match tokio::time::timeout(limits.head_time, live.subscribe(request, outbox.clone())).await {
@@ -106,19 +107,30 @@ async fn live_on(
     subscription: Option<Subscription>,
     limits: Arc<Limits>,
 ) {
-    let upgraded = match tokio::time::timeout(limits.head_time, upgrade).await {
-        Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(error)) => return tracing::debug!("upgrade failed: {error}"),
-        Err(_) => return tracing::debug!("the client did not take the 101 in time"),
+    // A client that does not take the 101 is ended by its stream.
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return tracing::debug!("upgrade failed: {error}"),
     };
-    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+    let Some((io, read, connection)) = apart(upgraded) else {
         return tracing::error!("a WebSocket over something else than a client's stream");
     };
-    let (io, unread, connection) = parts.io.into_inner().into_parts();
-    // In the order in which it came: hyper's part first.
-    let read = [&parts.read_buf[..], &unread].concat();
     Wire::new(io, read, connection, outbox, limits).run().await;
     drop(subscription);
+}
+
+/// What the WebSocket goes on with: the transport, what was read of it already, and what counts it
+/// as open. hyper's buffer of 8 KiB ends here; held to the socket's end, it would be more than all
+/// else that an idle subscription takes.
+fn apart(upgraded: hyper::upgrade::Upgraded) -> Option<(Io, Vec<u8>, Arc<Connection>)> {
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    let (io, unread, connection) = parts.io.into_inner().into_parts();
+    // In the order in which it came: hyper's part first.
+    let read = match parts.read_buf.is_empty() {
+        true => unread,
+        false => [&parts.read_buf[..], &unread].concat(),
+    };
+    Some((io, read, connection))
 }
 
 /// A browser sends `Origin`, and can show a token only as a subprotocol.

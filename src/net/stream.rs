@@ -97,7 +97,6 @@ pub struct Stream {
 impl Stream {
     /// A stream whose first request's head is awaited from now on.
     pub fn new(io: Io, connection: Arc<Connection>, limits: &Limits) -> Self {
-        end_when_unheard(&io, 2 * limits.ping_every + limits.write_time.max(limits.body_time));
         Stream {
             io,
             connection,
@@ -191,19 +190,18 @@ impl Stream {
     }
 }
 
-/// Has the connection end when what was sent stays unacknowledged for so long: an event stream's
-/// client that vanished without a word is noticed in no other way.
+/// Has the connections of a listener end when what was sent stays unacknowledged for long: an
+/// event stream's client that vanished without a word is noticed in no other way.
 #[cfg(target_os = "linux")]
-fn end_when_unheard(io: &Io, time: Duration) {
-    if let Io::Tcp(io) = io {
-        let milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        // It fails where the client has left again: its task will find out.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(io, milliseconds);
-    }
+pub(super) fn end_when_unheard(listener: &impl AsFd, limits: &Limits) {
+    let time = 2 * limits.ping_every + limits.write_time.max(limits.body_time);
+    let milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    // A system that does not know it goes without.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(listener, milliseconds);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn end_when_unheard(_: &Io, _: Duration) {}
+pub(super) fn end_when_unheard(_: &impl AsFd, _: &Limits) {}
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {

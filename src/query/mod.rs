@@ -9,6 +9,7 @@ pub mod cost;
 mod fingerprint;
 mod key;
 pub mod plan;
+pub mod plans;
 mod reads;
 mod select;
 mod shape;
@@ -17,11 +18,15 @@ mod sort;
 
 pub use body::Body;
 pub use plan::{Plan, parse_key};
+pub use plans::Plans;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use crate::error::{Error, clip};
 
 /// A request as it came, before it meets a schema. Dialects make these.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ask {
     pub schema: String,
     /// Parsed JSON; `untyped` tells whether scalars are typed (JSON) or text (brackets in a query
@@ -34,6 +39,30 @@ pub struct Ask {
     pub sort: Option<String>,
     /// `status,views`: own fields; an update is told only when one of them changed. Streams only.
     pub watch: Option<String>,
+}
+
+/// An [`Ask`] that many may share; whoever changes it makes it their own.
+#[derive(Clone, Debug, Default)]
+pub struct Question(Arc<Ask>);
+
+impl From<Ask> for Question {
+    fn from(ask: Ask) -> Self {
+        Question(Arc::new(ask))
+    }
+}
+
+impl Deref for Question {
+    type Target = Ask;
+
+    fn deref(&self) -> &Ask {
+        &self.0
+    }
+}
+
+impl DerefMut for Question {
+    fn deref_mut(&mut self) -> &mut Ask {
+        Arc::make_mut(&mut self.0)
+    }
 }
 
 /// The one answer for names that are not there and names that may not be read.

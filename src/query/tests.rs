@@ -16,6 +16,11 @@ use crate::model::{file, link, system};
 
 /// Schemas `category` (many of `blog`) and `blog`, with the access rules given.
 fn catalog(category: Json, blog: Json) -> Arc<Catalog> {
+    catalog_at(1, category, blog)
+}
+
+/// The same, as of a version.
+pub(super) fn catalog_at(version: u64, category: Json, blog: Json) -> Arc<Catalog> {
     let category = json!({
         "name": "category", "namespace": "categories", "label_field": "name",
         "disable_timestamp": true, "access": category,
@@ -45,7 +50,7 @@ fn catalog(category: Json, blog: Json) -> Arc<Catalog> {
         defs.push(file::parse(None, schema.to_string().as_bytes()).def.expect("a good schema"));
     }
     let linked = link::link(&defs).expect("good schemas");
-    let catalog = Catalog::new(1, linked.schemas.into_iter().map(Arc::new).collect());
+    let catalog = Catalog::new(version, linked.schemas.into_iter().map(Arc::new).collect());
     for schema in catalog.all() {
         assert_eq!(grant::check(&catalog, schema), []);
     }

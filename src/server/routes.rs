@@ -131,7 +131,7 @@ impl App {
         // Whoever is not let in should not make us read a body.
         let principal = match route {
             // A client logging in may still send the token that it is about to replace.
-            Route::Login | Route::Refresh => Principal::guest(),
+            Route::Login | Route::Refresh => Arc::new(Principal::guest()),
             _ => {
                 let read = head.method == Method::GET;
                 let purpose = if read { Purpose::Read } else { Purpose::Write };
@@ -153,9 +153,9 @@ impl App {
         uri: &hyper::Uri,
         purpose: Purpose,
         peer: Peer,
-    ) -> Result<Principal> {
+    ) -> Result<Arc<Principal>> {
         match peer {
-            Peer::Owner => Ok(Principal::owner()),
+            Peer::Owner => Ok(Arc::new(Principal::owner())),
             Peer::Remote(_) => {
                 let presented =
                     Presented::from_headers(headers, uri.query(), purpose, &self.origins);
@@ -183,7 +183,7 @@ impl App {
                     if let (Some(user), false) = (principal.user, principal.admin) {
                         connection.sit(user)?;
                     }
-                    Ok(Arc::new(principal))
+                    Ok(principal)
                 })
             }
             Err(error) => Err(error.clone()),
@@ -205,7 +205,7 @@ impl App {
         // It costs what a stream's handshake does.
         let shaking = connection.shake_hands()?;
         let (headers, uri) = (request.headers(), request.uri());
-        let principal = Arc::new(self.principal(headers, uri, Purpose::Read, peer).await?);
+        let principal = self.principal(headers, uri, Purpose::Read, peer).await?;
         let query = uri.query().unwrap_or_default();
         let asked = net::poll::ask(query, principal, connection, &self.live, &self.limits).await?;
         drop(shaking);

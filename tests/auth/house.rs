@@ -114,7 +114,8 @@ impl House {
     }
 
     pub async fn who(&self, token: &str) -> Result<Principal> {
-        self.auth.authenticate(&Presented::Token(token.to_owned())).await
+        let principal = self.auth.authenticate(&Presented::Token(token.to_owned())).await?;
+        Ok((*principal).clone())
     }
 
     /// Whether the token is refused with 401.

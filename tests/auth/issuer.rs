@@ -100,7 +100,8 @@ async fn verify(
         error.message
     };
     let header = token::header(token).map_err(refused)?;
-    issuer.verify(token, &header, now).await.map_err(refused)
+    let (claims, ends) = issuer.verify(token, &header, now).await.map_err(refused)?;
+    Ok(((*claims).clone(), ends))
 }
 
 async fn open(config: &IssuerConfig) -> Result<Issuer, String> {

@@ -63,7 +63,7 @@ async fn only_good_tokens_are_believed() {
     let house = House::open(dir.path(), Plan::default()).await;
     let ann = house.add("ann", &[]).await;
     let guest = house.auth.authenticate(&Presented::Nothing).await.unwrap();
-    assert_eq!(guest, Principal::guest());
+    assert_eq!(*guest, Principal::guest());
     assert_eq!(house.auth.authenticate(&Presented::Bad).await.unwrap_err().status(), 401);
 
     let tokens = house.login("ann").await;
