@@ -1,5 +1,6 @@
 //! All commits, one after the other, in log order; see [`super::helm`] for who does it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -303,7 +304,8 @@ impl Matcher {
 
     /// Gives those a fresh cursor for whom nothing matched since their last one.
     pub(super) fn positions(&self) {
-        let mut made: Vec<(EncoderId, u64, Frame)> = Vec::new();
+        // As many as there are grants: perhaps one for each user.
+        let mut made: HashMap<(EncoderId, u64), Frame> = HashMap::new();
         for group in self.registry.groups_with_cursors() {
             let Some(grant) = group.mode.cursors else { continue };
             for seat in &group.seats {
@@ -311,16 +313,10 @@ impl Matcher {
                 if told > self.mark.position || told == self.mark.position && !seat.owed.get() {
                     continue;
                 }
-                let known = made.iter().find(|(id, of, _)| (*id, *of) == (group.encoder_id, grant));
-                let frame = match known {
-                    Some((.., frame)) => frame.clone(),
-                    None => {
-                        let frame = position(&*group.encoder, self.mark, grant);
-                        made.push((group.encoder_id, grant, frame.clone()));
-                        frame
-                    }
-                };
-                if seat.outbox.offer_idle(&frame) {
+                let frame = made
+                    .entry((group.encoder_id, grant))
+                    .or_insert_with(|| position(&*group.encoder, self.mark, grant));
+                if seat.outbox.offer_idle(frame) {
                     seat.told.set(self.mark.position);
                     seat.owed.set(false);
                 }

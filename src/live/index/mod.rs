@@ -33,6 +33,7 @@ use equal::Equal;
 use file::{About, Filing, Place};
 use fragment::Fragments;
 use posting::Id;
+pub(in crate::live) use posting::Plain;
 use prefix::Prefixes;
 use presence::Presence;
 use range::Ranges;

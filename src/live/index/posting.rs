@@ -108,7 +108,7 @@ impl Postings {
 
 /// For keys that are hashes.
 #[derive(Default)]
-pub(super) struct Plain(u64);
+pub(in crate::live) struct Plain(u64);
 
 impl Hasher for Plain {
     fn write(&mut self, bytes: &[u8]) {

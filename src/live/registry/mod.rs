@@ -9,6 +9,7 @@ mod tests;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
 
 use indexmap::IndexSet;
@@ -18,7 +19,7 @@ use crate::model::related::Key;
 use crate::model::schema::SchemaId;
 use crate::query::{Body, Plan};
 
-use super::index::Index;
+use super::index::{Index, Plain};
 use super::outbox::Outbox;
 use super::subscription::{Request, Start, SubId, Told};
 use super::wanted::Hold;
@@ -111,7 +112,10 @@ struct Counts {
 pub struct Registry {
     plans: Vec<Option<Entry>>,
     free_plans: Vec<PlanId>,
-    by_plan_key: HashMap<Arc<[u8]>, PlanId>,
+    /// By a hash of the key: a table that grows must not read a million keys again while commits
+    /// wait. Two keys of one hash do not meet here; the later plan is shared by nobody then.
+    by_plan_key: HashMap<u64, PlanId, BuildHasherDefault<Plain>>,
+    hash: RandomState,
     by_schema: HashMap<SchemaId, Counts>,
     index: Index,
     bodies: Bodies,
@@ -120,7 +124,8 @@ pub struct Registry {
     /// Plans with listeners that are sent cursors.
     with_cursors: IndexSet<PlanId>,
     encoders: Vec<&'static str>,
-    subscribers: HashMap<SubId, Subscriber>,
+    /// Behind pointers, which are all that is moved when the table grows.
+    subscribers: HashMap<SubId, Box<Subscriber>>,
     /// Ends of tokens, seconds since 1970.
     expiries: BTreeSet<(i64, SubId)>,
 }
@@ -154,10 +159,9 @@ impl Registry {
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
         }
-        self.subscribers.insert(
-            id,
-            Subscriber { request, key, mode, outbox, told, _hold: hold, plan, group, seat },
-        );
+        let subscriber =
+            Subscriber { request, key, mode, outbox, told, _hold: hold, plan, group, seat };
+        self.subscribers.insert(id, Box::new(subscriber));
     }
 
     /// The position at which it became active is still to be told to it.
@@ -172,7 +176,7 @@ impl Registry {
 
     /// Takes a subscription out; its plan goes with the last listener.
     pub fn detach(&mut self, id: SubId) -> Option<Subscriber> {
-        let mut subscriber = self.subscribers.remove(&id)?;
+        let mut subscriber = *self.subscribers.remove(&id)?;
         if let Some(expires) = subscriber.request.principal.expires {
             self.expiries.remove(&(expires, id));
         }
@@ -205,7 +209,10 @@ impl Registry {
     }
 
     fn intern(&mut self, mut plan: Arc<Plan>) -> PlanId {
-        if let Some(&id) = self.by_plan_key.get(&plan.key) {
+        let hash = self.hash.hash_one(&plan.key);
+        if let Some(&id) = self.by_plan_key.get(&hash)
+            && self.plan(id).is_some_and(|known| known.plan.key == plan.key)
+        {
             return id;
         }
         let body = self.bodies.share(&mut plan);
@@ -214,7 +221,7 @@ impl Registry {
             self.plans.len() - 1
         });
         let filed = self.index.add(id, &plan.catalog, &plan.schema, &plan.filter);
-        self.by_plan_key.insert(plan.key.clone(), id);
+        self.by_plan_key.entry(hash).or_insert(id);
         let counts = self.by_schema.entry(plan.schema.id).or_insert_with(|| Counts {
             name: plan.schema.name.clone(),
             plans: 0,
@@ -229,7 +236,10 @@ impl Registry {
     fn remove_plan(&mut self, id: PlanId) {
         let Some(entry) = self.plans[id].take() else { return };
         self.free_plans.push(id);
-        self.by_plan_key.remove(&entry.plan.key);
+        let hash = self.hash.hash_one(&entry.plan.key);
+        if self.by_plan_key.get(&hash) == Some(&id) {
+            self.by_plan_key.remove(&hash);
+        }
         self.index.remove(id, &entry.filed);
         let schema = entry.plan.schema.id;
         if let Some(counts) = self.by_schema.get_mut(&schema) {
@@ -325,11 +335,11 @@ impl Registry {
     }
 
     pub fn subscribers(&self) -> impl Iterator<Item = (SubId, &Subscriber)> {
-        self.subscribers.iter().map(|(id, subscriber)| (*id, subscriber))
+        self.subscribers.iter().map(|(id, subscriber)| (*id, &**subscriber))
     }
 
     pub fn subscriber(&self, id: SubId) -> Option<&Subscriber> {
-        self.subscribers.get(&id)
+        self.subscribers.get(&id).map(|subscriber| &**subscriber)
     }
 
     /// Whose token has ended at `now` (seconds since 1970).
