@@ -370,6 +370,33 @@ fn hostile_frames_end_their_own_connection() {
 }
 
 #[test]
+fn a_ping_cut_anywhere_is_answered() {
+    let server = Server::start(options().env("ROWCAST_MESSAGES_PER_SECOND", "100000"));
+    let token = server.admin_token();
+    let mut socket = server.subscribe("schema=note", Some(&token));
+    let ping = frame(0x89, b"cut here", true);
+    let pong = |socket: &mut Ws| match socket.read_until(Instant::now() + PATIENCE) {
+        Ok(Some(Message::Pong(payload))) => assert_eq!(&payload[..], b"cut here"),
+        other => panic!("{other:?}"),
+    };
+    // On a connection that is as idle as can be, in the midst of a message, and behind it.
+    let between = [vec![], frame(0x01, b"some", true), frame(0x80, b"thing", true)];
+    for before in between {
+        socket.socket.get_mut().write_all(&before).expect("written");
+        for cut in 1..ping.len() {
+            let (head, tail) = ping.split_at(cut);
+            // The whole one's pong says that the server has read so far, the other's head too.
+            socket.socket.get_mut().write_all(&[&ping, head].concat()).expect("written");
+            pong(&mut socket);
+            socket.socket.get_mut().write_all(tail).expect("written");
+            pong(&mut socket);
+        }
+    }
+    create(&server, &token, json!({"text": "on"}));
+    assert_eq!(socket.next()["data"]["text"], "on");
+}
+
+#[test]
 fn a_flood_is_read_slowly_and_harms_nobody() {
     let server = Server::start(options());
     let token = server.admin_token();

@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::live::outbox::{Sink, Wrote};
 use crate::live::{Close, Outbox, frame};
 
-/// Bytes read at once, and kept for every idle connection.
+/// Bytes read at once. Only who has something to read has a buffer for it.
 const READ_BYTES: usize = 4 << 10;
 /// What is read and thrown away of a client that broke the protocol, so that it gets to read why.
 const DISCARD_BYTES: usize = 1 << 20;
@@ -41,7 +41,8 @@ pub(super) struct Wire {
     io: Arc<Io>,
     outbox: Arc<Outbox>,
     limits: Arc<Limits>,
-    reader: WebSocketContext,
+    /// `None` while nothing comes: an idle connection holds no buffer.
+    reader: Option<Box<WebSocketContext>>,
     inbound: Inbound,
     phase: Phase,
     /// The socket took no more at the last try.
@@ -76,18 +77,12 @@ impl Wire {
         outbox: Arc<Outbox>,
         limits: Arc<Limits>,
     ) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(PONG_BYTES)
-            .max_message_size(Some(limits.message_bytes))
-            .max_frame_size(Some(limits.message_bytes));
         let now = Instant::now();
         let inbound = Inbound::new(read.len(), now);
         let io = Arc::new(io);
         outbox.attach(io.clone());
         Wire {
-            reader: WebSocketContext::from_partially_read(read, Role::Server, Some(config)),
+            reader: (!read.is_empty()).then(|| reader(read, &limits)),
             io,
             outbox,
             inbound,
@@ -112,6 +107,9 @@ impl Wire {
         loop {
             if self.poll_read(cx).is_ready() || self.poll_write(cx).is_ready() {
                 return Poll::Ready(());
+            }
+            if self.inbound.is_done() {
+                self.reader = None;
             }
             match self.poll_timer(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -188,6 +186,12 @@ impl Wire {
             if self.inbound.paused.is_some() {
                 return Poll::Pending;
             }
+            let Some(reader) = &mut self.reader else {
+                if ready!(self.poll_first(cx)) {
+                    continue;
+                }
+                return Poll::Ready(());
+            };
             let mut pipe = Pipe {
                 io: &self.io,
                 cx,
@@ -195,7 +199,7 @@ impl Wire {
                 most: self.limits.message_bytes * 4 + READ_BYTES,
                 came: false,
             };
-            let message = self.reader.read(&mut pipe);
+            let message = reader.read(&mut pipe);
             if pipe.came {
                 self.missed_pings = 0;
             }
@@ -215,6 +219,22 @@ impl Wire {
         }
     }
 
+    /// Something has come to a connection that was idle; `false` if that is its end.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        // Asked first: mostly there is nothing, and no need of room for it.
+        if ready!(self.io.poll_read_ready(cx)).is_err() {
+            return Poll::Ready(false);
+        }
+        let mut bytes = [0; READ_BYTES];
+        let Ok(read @ 1..) = ready!(self.io.poll_read(cx, &mut bytes)) else {
+            return Poll::Ready(false);
+        };
+        self.inbound.unfinished += read;
+        self.missed_pings = 0;
+        self.reader = Some(reader(bytes[..read].to_vec(), &self.limits));
+        Poll::Ready(true)
+    }
+
     fn read_message(&mut self, message: Message) {
         match message {
             Message::Close(frame) => return self.closed_by_client(frame.map(|f| f.code.into())),
@@ -222,7 +242,11 @@ impl Wire {
                 let length = payload.len() + CONTROL_HEAD;
                 self.inbound.unfinished = self.inbound.unfinished.saturating_sub(length);
             }
-            _ => self.inbound.unfinished = 0,
+            _ => {
+                // Perhaps the next one has begun in the same read.
+                self.inbound.exact = false;
+                self.inbound.unfinished = 0;
+            }
         }
         let now = Instant::now();
         let second = Duration::from_secs(1);
@@ -351,6 +375,17 @@ impl Wire {
         }
         false
     }
+}
+
+/// tungstenite's side of a connection of which `read` was read already.
+fn reader(read: Vec<u8>, limits: &Limits) -> Box<WebSocketContext> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(PONG_BYTES)
+        .max_message_size(Some(limits.message_bytes))
+        .max_frame_size(Some(limits.message_bytes));
+    Box::new(WebSocketContext::from_partially_read(read, Role::Server, Some(config)))
 }
 
 impl Drop for Wire {

@@ -14,6 +14,9 @@ pub(super) const PONG_BYTES: usize = 1 << 10;
 pub(super) struct Inbound {
     /// Bytes that belong to no finished message yet.
     pub(super) unfinished: usize,
+    /// `unfinished` is just that, and tungstenite holds nothing else: so it is while only control
+    /// frames come, which is all that most clients ever send.
+    pub(super) exact: bool,
     /// Since when there are such.
     pub(super) since: Option<Instant>,
     pub(super) too_long: bool,
@@ -31,6 +34,7 @@ impl Inbound {
     pub(super) fn new(unfinished: usize, now: Instant) -> Self {
         Inbound {
             unfinished,
+            exact: true,
             since: None,
             too_long: false,
             messages: 0,
@@ -38,6 +42,14 @@ impl Inbound {
             paused: None,
             answers: Vec::new(),
         }
+    }
+}
+
+impl Inbound {
+    /// Whether everything that came was read and answered, so that nothing is lost with the
+    /// reader.
+    pub(super) fn is_done(&self) -> bool {
+        self.exact && self.unfinished == 0 && self.answers.is_empty()
     }
 }
 
@@ -72,6 +84,7 @@ impl Read for Pipe<'_, '_> {
 impl Write for Pipe<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.inbound.answers.len() + bytes.len() > PONG_BYTES {
+            self.inbound.exact = false;
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.inbound.answers.extend_from_slice(bytes);
