@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use super::ahead::Ahead;
 use super::connection::{self, Use};
 
 /// Pages added to the write-ahead log that wake the thread (32 MiB).
@@ -28,6 +29,7 @@ pub(crate) struct Checkpoints {
     moved: Arc<AtomicBool>,
     /// Pages there were when everything was last moved.
     done: usize,
+    ahead: Ahead,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -37,6 +39,7 @@ impl Checkpoints {
         let (wake, woken) = sync_channel(1);
         let moved = Arc::new(AtomicBool::new(false));
         let tell = moved.clone();
+        let ahead = Ahead::new(&dir);
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
             .spawn(move || run(&dir, &woken, &tell))?;
@@ -44,6 +47,7 @@ impl Checkpoints {
             pages: Arc::default(),
             moved,
             done: 0,
+            ahead,
             wake: Some(wake),
             thread: Some(thread),
         })
@@ -64,6 +68,7 @@ impl Checkpoints {
         if pages < self.done {
             self.done = 0; // The log has started over.
         }
+        self.ahead.see_to(pages);
         if self.moved.swap(false, Ordering::AcqRel) {
             checkpoint(writer);
             self.done = pages;

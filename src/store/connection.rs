@@ -16,7 +16,7 @@ const CACHE_KIB: i64 = 64 << 10;
 
 /// The log file beside the database shrinks back to this when a checkpoint empties it. Kept this
 /// large because overwriting a file costs less than growing one.
-const WAL_BYTES: i64 = 64 << 20;
+pub(crate) const WAL_BYTES: i64 = 64 << 20;
 
 /// Statements kept prepared, a connection: a dozen a schema in use.
 const STATEMENTS: usize = 512;

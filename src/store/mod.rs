@@ -3,6 +3,7 @@
 //! **Does not know:** subscriptions, sockets, principals, wire formats.
 
 pub mod accounts;
+mod ahead;
 pub mod backup;
 mod belongs;
 mod beside;
