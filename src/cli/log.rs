@@ -10,7 +10,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines are gathered: nobody watching sees it.
-const MOMENT: Duration = Duration::from_millis(20);
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// More than this is written by whoever comes with it: a stuck stderr holds requests up then, and
 /// takes no memory without bound.
