@@ -1,14 +1,14 @@
 //! Which plans a row may concern, without asking each of them.
 //!
-//! A plan's predicate is filed under *places* ([`file`]) such that whenever it is TRUE of a row,
+//! A plan's predicate is filed under *places* (`file`) such that whenever it is TRUE of a row,
 //! the row comes by one of them: a part of an AND is enough, of an OR each part has one. Looking a
 //! row up gives all plans at the places it comes by, each once. That may be more than match, never
 //! fewer: each candidate is then checked exactly. What a look-up costs depends on the number of
 //! columns that plans name, and on what they find; what adding and removing cost, on the plan's
 //! own predicates.
 //!
-//! One file per family of operators: [`equal`], [`range`], [`prefix`], [`fragment`], [`presence`],
-//! and [`scan`] for plans that no place is known for.
+//! One file per family of operators: `equal`, `range`, `prefix`, `fragment`, `presence`,
+//! and `scan` for plans that no place is known for.
 //!
 //! **Does not know:** who listens, and how; related records.
 
