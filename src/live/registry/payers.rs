@@ -40,7 +40,7 @@ pub enum Audience {
     Nobody,
     /// A principal, and how often it does.
     One(PayerId, u32),
-    /// Up to [`FEW`].
+    /// A few.
     Few(Box<Vec<(PayerId, u32)>>),
     /// So many subscriptions; they are told apart again when all have left.
     Many(usize),
