@@ -397,6 +397,34 @@ fn a_ping_cut_anywhere_is_answered() {
 }
 
 #[test]
+fn who_has_to_pause_is_answered_all_the_same() {
+    // The last ping that a second allows, and it comes in two pieces.
+    let options = options().env("ROWCAST_MESSAGES_PER_SECOND", "5");
+    let server = Server::start(options.env("ROWCAST_BODY_TIME", "1s"));
+    let token = server.admin_token();
+    let mut socket = server.subscribe("schema=note", Some(&token));
+    let ping = frame(0x89, b"all of them", true);
+    let (head, tail) = ping.split_at(4);
+    let pongs = |socket: &mut Ws, number| {
+        for at in 1..=number {
+            match socket.read_until(Instant::now() + PATIENCE) {
+                Ok(Some(Message::Pong(payload))) => assert_eq!(&payload[..], b"all of them"),
+                other => panic!("pong {at} of {number}: {other:?}"),
+            }
+        }
+    };
+    socket.socket.get_mut().write_all(&[&ping.repeat(4), head].concat()).expect("written");
+    pongs(&mut socket, 4);
+    socket.socket.get_mut().write_all(tail).expect("written");
+    pongs(&mut socket, 1);
+    // Nothing is unfinished: longer than a message may take it stays open.
+    let quiet = socket.read_until(Instant::now() + Duration::from_secs(3));
+    assert!(matches!(quiet, Ok(None)), "{quiet:?}");
+    create(&server, &token, json!({"text": "on"}));
+    assert_eq!(socket.next()["data"]["text"], "on");
+}
+
+#[test]
 fn a_flood_is_read_slowly_and_harms_nobody() {
     let server = Server::start(options());
     let token = server.admin_token();

@@ -11,7 +11,7 @@ use crate::model::change::Commit;
 use super::tail::weight;
 
 const COMMITS: usize = 64;
-/// Of all but the first: each may be a frame in every outbox.
+/// Of all together, unless the first alone has more: each may be a frame in every outbox.
 const CHANGES: usize = 256;
 /// Memory of the commits, and roughly of each projection's frames.
 const BYTES: usize = 1 << 20;

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind};
 use crate::live::registry::{Mode, PlanId};
 
 /// Subscribers of a plan who cannot be told of a commit: they end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failure {
     pub plan: PlanId,
     /// Only those that are told transitions.
@@ -13,7 +13,7 @@ pub struct Failure {
 }
 
 /// Why subscribers cannot be told of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A fault of ours.
     Failed,

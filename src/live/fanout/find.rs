@@ -201,10 +201,7 @@ impl Fanout {
     }
 
     pub(super) fn fail(&mut self, plan: PlanId, transitions: bool, fault: Fault) {
-        let failure = Failure { plan, transitions, fault };
-        if !self.failed.contains(&failure) {
-            self.failed.push(failure);
-        }
+        self.failed.insert(Failure { plan, transitions, fault });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Messages made of a commit's records, and the frames of those: each once per encoder.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::live::message::{Encode, Event, Message, Records};
@@ -34,17 +35,12 @@ pub(super) struct Most {
 /// The messages and frames already made of the records of one body.
 #[derive(Default)]
 pub(super) struct Frames {
-    known: Vec<Known>,
+    /// Which of `made` tell these changes, in each form: looked up, as a bulk write may meet a plan
+    /// for each of its records.
+    known: BTreeMap<Vec<usize>, Vec<(Form, Range<usize>)>>,
     made: Vec<Made>,
     /// Where records stand, message by message.
     ranges: Vec<Range<usize>>,
-}
-
-/// `made[messages]` tell `changes` in this form.
-struct Known {
-    form: Form,
-    changes: Vec<usize>,
-    messages: Range<usize>,
 }
 
 /// One message.
@@ -58,12 +54,12 @@ struct Made {
     /// The frame without a cursor.
     plain: Option<Frame>,
     /// The frame with the commit's cursor, by the grant in it.
-    last: Vec<(u64, Frame)>,
+    last: BTreeMap<u64, Frame>,
 }
 
-/// A commit's cursors as text, each made once.
+/// A commit's cursors as text, by the grant in them; there may be one for each user.
 #[derive(Default)]
-pub(super) struct Cursors(Vec<(Cursor, String)>);
+pub(super) struct Cursors(BTreeMap<u64, (Cursor, String)>);
 
 impl Cursors {
     pub(super) fn start(&mut self) {
@@ -71,16 +67,11 @@ impl Cursors {
     }
 
     fn of(&mut self, commit: &Commit, grant: u64) -> (Cursor, &str) {
-        let at = match self.0.iter().position(|(cursor, _)| cursor.grant == grant) {
-            Some(at) => at,
-            None => {
-                let (position, stamp) = (commit.position, commit.stamp);
-                let cursor = Cursor { position, stamp, grant };
-                self.0.push((cursor, cursor.to_string()));
-                self.0.len() - 1
-            }
-        };
-        let (cursor, text) = &self.0[at];
+        let (cursor, text) = self.0.entry(grant).or_insert_with(|| {
+            let (position, stamp) = (commit.position, commit.stamp);
+            let cursor = Cursor { position, stamp, grant };
+            (cursor, cursor.to_string())
+        });
         (*cursor, text)
     }
 }
@@ -100,9 +91,9 @@ impl Frames {
         bodies: &Bodies,
         most: Most,
     ) -> Range<usize> {
-        let same = |known: &&Known| known.form == form && known.changes == changes;
-        if let Some(known) = self.known.iter().find(same) {
-            return known.messages.clone();
+        let forms = self.known.get(changes).map_or(&[][..], Vec::as_slice);
+        if let Some((_, messages)) = forms.iter().find(|(known, _)| *known == form) {
+            return messages.clone();
         }
         let start = self.made.len();
         let mut rest = changes;
@@ -117,12 +108,15 @@ impl Frames {
                 records: first..self.ranges.len(),
                 changed: form.named.then(|| bodies.set(some[0], form.hidden)),
                 plain: None,
-                last: Vec::new(),
+                last: BTreeMap::new(),
             });
         }
         let messages = start..self.made.len();
-        let changes = changes.to_vec();
-        self.known.push(Known { form, changes, messages: messages.clone() });
+        let told = (form, messages.clone());
+        match self.known.get_mut(changes) {
+            Some(forms) => forms.push(told),
+            None => drop(self.known.insert(changes.to_vec(), vec![told])),
+        }
         messages
     }
 
@@ -153,13 +147,13 @@ impl Frames {
         (cursors, commit, grant): (&mut Cursors, &Commit, u64),
     ) -> Frame {
         let made = &mut self.made[message];
-        if let Some((_, frame)) = made.last.iter().find(|(known, _)| *known == grant) {
+        if let Some(frame) = made.last.get(&grant) {
             return frame.clone();
         }
         let (cursor, text) = cursors.of(commit, grant);
         let bytes = made.encode(&self.ranges, encoder, bodies, body, Some(text));
         let frame = Frame::new(bytes, Some(cursor));
-        made.last.push((grant, frame.clone()));
+        made.last.insert(grant, frame.clone());
         frame
     }
 }

@@ -8,6 +8,7 @@ mod failure;
 mod find;
 mod frames;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::limits::Limits;
@@ -41,7 +42,8 @@ pub struct Fanout {
     offered: Vec<Frame>,
     /// What a plan is concerned by, and one record of it.
     lists: [Lists; 2],
-    failed: Vec<Failure>,
+    /// By plan: a commit may fail every plan that reads through some relation.
+    failed: BTreeSet<Failure>,
     /// Outboxes that have something to write, each once.
     due: Vec<Arc<Outbox>>,
 }
@@ -104,7 +106,7 @@ impl Fanout {
             cursors: Cursors::default(),
             offered: Vec::new(),
             lists: Default::default(),
-            failed: Vec::new(),
+            failed: BTreeSet::new(),
             due: Vec::new(),
         }
     }
@@ -138,7 +140,7 @@ impl Fanout {
         self.frames.start();
         self.cursors.start();
         self.bodies.end(self.most.bytes);
-        std::mem::take(&mut self.failed)
+        std::mem::take(&mut self.failed).into_iter().collect()
     }
 
     /// Tells the plans that show the same of a record.
@@ -172,13 +174,14 @@ impl Fanout {
                 }
             }
         }
-        let mut failures = self.failed.iter().filter(|failure| failure.plan == plan);
-        let failed = failures.clone().any(|failure| !failure.transitions);
-        // All of a group hear of the commit, or none.
-        let no_transitions = failures.next().is_some();
-        if failed {
-            return;
-        }
+        let first = Failure { plan, transitions: false, fault: Fault::Failed };
+        let no_transitions = match self.failed.range(first..).next() {
+            Some(failure) if failure.plan != plan => false,
+            // All of a group hear of the commit, or none. Those of all come before these.
+            Some(failure) if failure.transitions => true,
+            Some(_) => return,
+            None => false,
+        };
         let [mut all, mut one] = std::mem::take(&mut self.lists);
         all.clear();
         hits.iter().for_each(|hit| all.add(hit));

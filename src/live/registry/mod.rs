@@ -107,7 +107,7 @@ struct Counts {
     transitions: usize,
 }
 
-/// All plans and subscribers. Owned by the matcher's thread alone.
+/// All plans and subscribers. Owned by whoever is at the helm.
 #[derive(Default)]
 pub struct Registry {
     plans: Vec<Option<Entry>>,

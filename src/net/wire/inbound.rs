@@ -47,9 +47,10 @@ impl Inbound {
 
 impl Inbound {
     /// Whether everything that came was read and answered, so that nothing is lost with the
-    /// reader.
+    /// reader. One that has to pause may not have said its last answer yet.
     pub(super) fn is_done(&self) -> bool {
-        self.exact && self.unfinished == 0 && self.answers.is_empty()
+        let answered = self.paused.is_none() && self.answers.is_empty();
+        self.exact && self.unfinished == 0 && answered
     }
 }
 
