@@ -248,6 +248,10 @@ impl Wire {
                 self.inbound.unfinished = 0;
             }
         }
+        if self.inbound.unfinished == 0 {
+            // It may be a while until the next read finds that out.
+            self.inbound.since = None;
+        }
         let now = Instant::now();
         let second = Duration::from_secs(1);
         if now >= self.inbound.second + second {
