@@ -147,7 +147,7 @@ impl Stretch {
         let seconds = began.elapsed().as_secs_f64();
         let after = target.pid.and_then(Usage::of);
         let own = process::own_cpu().zip(own).map(|(after, before)| (after - before) as f64 / 1e3);
-        let cpu = usage.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
+        let cpu = usage.zip(after.as_ref()).and_then(|(before, after)| after.cpu_since(&before));
         let ledger = client.ledger(side);
         Ok(Sample {
             seconds,
@@ -155,7 +155,7 @@ impl Stretch {
             deliveries: ledger.had,
             cpu_us: cpu.map(|nanoseconds| nanoseconds as f64 / 1e3),
             client_cpu_us: own,
-            memory: after.map(|usage| usage.memory),
+            memory: after.as_ref().map(|usage| usage.memory),
             peak_memory: after.map(|usage| usage.peak),
             frame_bytes: (ledger.frames > 0).then(|| ledger.bytes as f64 / ledger.frames as f64),
             write_ms: ledger.written.times().map(Milliseconds::from),

@@ -77,7 +77,7 @@ pub fn run(subscribers: usize, options: &Options, bar: &Bar) -> Result<Told> {
         rounds.push(server.round(&mut client, subscribers, &what, bar)?);
     }
     let ledger = client.ledger(Side::Server);
-    let mut told = told(subscribers, base, &rounds, &floors);
+    let mut told = told(subscribers, base.as_ref(), &rounds, &floors);
     told.whole = ledger.faults.is_none();
     told.json["faults"] = json!(ledger.faults);
     told.table.push_str(&format!("\n  closed {}", ledger.faults.closed));
@@ -106,19 +106,19 @@ impl Place<'_> {
         client.close_all()?;
         client.rest(REST)?;
         let after = self.pid.and_then(Usage::of);
-        let cpu = before.zip(open).map(|(before, open)| open.cpu.saturating_sub(before.cpu));
+        let cpu = before.zip(open).and_then(|(before, open)| open.cpu_since(&before));
         Ok(Round {
             opened_per_second: subscribers as f64 / took.as_secs_f64(),
             cpu_us_per_handshake: cpu.map(|cpu| cpu as f64 / 1e3 / subscribers as f64),
-            memory: rested.map(|usage| usage.memory),
+            memory: rested.as_ref().map(|usage| usage.memory),
             handles: rested.map(|usage| usage.handles),
-            memory_after: after.map(|usage| usage.memory),
+            memory_after: after.as_ref().map(|usage| usage.memory),
             handles_after: after.map(|usage| usage.handles),
         })
     }
 }
 
-fn told(subscribers: usize, base: Option<Usage>, rounds: &[Round], floors: &[Round]) -> Told {
+fn told(subscribers: usize, base: Option<&Usage>, rounds: &[Round], floors: &[Round]) -> Told {
     let rate = |rounds: &[Round]| median(rounds.iter().map(|round| round.opened_per_second));
     let cpu = median(rounds.iter().filter_map(|round| round.cpu_us_per_handshake));
     let pairs = rounds.iter().zip(floors);

@@ -1,6 +1,7 @@
 //! The processes that are measured: started in a folder that is removed with them, and what they
 //! have cost so far (Linux; elsewhere nobody tells).
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -20,15 +21,29 @@ use super::place;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a process has used and holds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
-    /// Processor time of all its threads, in nanoseconds.
-    pub cpu: u64,
+    used: Used,
     /// Resident memory in bytes, now and at most.
     pub memory: u64,
     pub peak: u64,
     /// Open handles.
     pub handles: u64,
+}
+
+/// Processor time in nanoseconds.
+#[derive(Clone, Debug)]
+enum Used {
+    /// By thread, of those that live: exact.
+    Threads(HashMap<u32, u64>),
+    /// Of all there ever were, where the kernel keeps no count by thread.
+    Ticks(u64),
+}
+
+impl Default for Used {
+    fn default() -> Used {
+        Used::Ticks(0)
+    }
 }
 
 impl Usage {
@@ -41,25 +56,44 @@ impl Usage {
         };
         let handles = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         Some(Usage {
-            cpu: scheduled(pid).or_else(|| ticks(pid))?,
+            used: scheduled(pid).map(Used::Threads).or_else(|| ticks(pid).map(Used::Ticks))?,
             memory: bytes("VmRSS:")?,
             peak: bytes("VmHWM:")?,
             handles: handles as u64,
         })
     }
+
+    /// Processor time of all threads since `before`, in nanoseconds. What a thread that ended
+    /// meanwhile used in between is not in it: it takes its count with it.
+    pub fn cpu_since(&self, before: &Usage) -> Option<u64> {
+        match (&self.used, &before.used) {
+            (Used::Threads(after), Used::Threads(before)) => {
+                let since = |(thread, used): (&u32, &u64)| {
+                    // A number given to another thread since: all it has is new.
+                    let past = before.get(thread).copied().unwrap_or_default();
+                    used.checked_sub(past).unwrap_or(*used)
+                };
+                Some(after.iter().map(since).sum())
+            }
+            (Used::Ticks(after), Used::Ticks(before)) => Some(after.saturating_sub(*before)),
+            _ => None,
+        }
+    }
 }
 
-/// The sum over the threads that live now, exact to the nanosecond. (A thread that ended takes its
-/// time with it; the servers measured here end none while they are measured.)
-fn scheduled(pid: u32) -> Option<u64> {
+/// Of each thread that lives now, exact to the nanosecond.
+fn scheduled(pid: u32) -> Option<HashMap<u32, u64>> {
     fs::metadata(format!("/proc/{pid}/schedstat")).ok()?;
-    let mut sum = 0;
+    let mut threads = HashMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let Ok(thread) = thread else { continue };
         // One that ends meanwhile is none.
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).unwrap_or_default();
-        sum += text.split(' ').next().and_then(|used| used.parse::<u64>().ok()).unwrap_or(0);
+        let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        let used = text.split(' ').next().and_then(|used| used.parse::<u64>().ok());
+        let number = thread.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        threads.extend(number.zip(used));
     }
-    Some(sum)
+    Some(threads)
 }
 
 /// User and system time by the clock that ticks 100 times a second.
@@ -179,5 +213,23 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Usage, Used};
+
+    #[test]
+    fn a_thread_that_ended_takes_nothing_from_the_others() {
+        let usage = |threads: &[(u32, u64)]| Usage {
+            used: Used::Threads(threads.iter().copied().collect()),
+            ..Usage::default()
+        };
+        let before = usage(&[(1, 100), (2, 5_000), (3, 70)]);
+        // The second ended, the fourth came, and the third's number went to another.
+        let after = usage(&[(1, 130), (3, 20), (4, 7)]);
+        assert_eq!(after.cpu_since(&before), Some(30 + 20 + 7));
+        assert_eq!(before.cpu_since(&before), Some(0));
     }
 }
