@@ -18,6 +18,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, Validation};
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
+use crate::model::json;
 
 use super::BUILT_IN;
 use super::jwks::{self, Keys};
@@ -231,7 +232,7 @@ impl Issuer {
             Some((_, claims)) => claims,
             None => {
                 let claims = Arc::new(self.claims(token, known.keys.find(kid))?);
-                self.proven.put(digest, (known, claims.clone()));
+                self.proven.put(digest, (known, claims.clone()), json::memory_of(&claims));
                 claims
             }
         };

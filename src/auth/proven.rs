@@ -1,16 +1,21 @@
 //! Tokens that were proven lately: who comes again, or with many sockets, is not proven anew.
 //!
 //! Only what the signature says is kept; times, sessions and users are looked at every time. A
-//! token is kept as its SHA-256, so none stays in memory. Verifying one anew took 6 us, an outside
-//! issuer's RSA signature 40; this takes 0.4.
+//! token is kept as its SHA-256, so none stays in memory. Verifying one anew took 6 us.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-/// How many are kept at least, and half of how many at most: about 2 MiB.
+/// How many are kept at least, if they are small, and half of how many at most.
 pub const PROVEN: usize = 8_192;
+
+/// Half of the bytes that are kept at most: an outside issuer's tokens may say much.
+pub const BYTES: usize = 8 << 20;
+
+/// What a place of its own costs, whatever a token says.
+const PLACE_BYTES: usize = 512;
 
 /// What a token is known by.
 pub type Digest = [u8; 32];
@@ -25,15 +30,24 @@ pub struct Proven<V> {
     kept: Mutex<Kept<V>>,
 }
 
-/// When `young` is full it becomes `old`, and what nobody asked for since it did last is gone.
+/// When `young` is full it becomes `old`, and what nobody asked for since it did last is gone; that
+/// a token has expired changes nothing.
 struct Kept<V> {
-    young: HashMap<Digest, V>,
-    old: HashMap<Digest, V>,
+    young: HashMap<Digest, Known<V>>,
+    old: HashMap<Digest, Known<V>>,
+    /// Of `young`.
+    bytes: usize,
+}
+
+struct Known<V> {
+    says: V,
+    bytes: usize,
 }
 
 impl<V> Default for Proven<V> {
     fn default() -> Self {
-        Proven { kept: Mutex::new(Kept { young: HashMap::new(), old: HashMap::new() }) }
+        let kept = Kept { young: HashMap::new(), old: HashMap::new(), bytes: 0 };
+        Proven { kept: Mutex::new(kept) }
     }
 }
 
@@ -42,25 +56,41 @@ impl<V: Clone> Proven<V> {
     pub fn get(&self, digest: &Digest) -> Option<V> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = kept.young.get(digest) {
-            return Some(known.clone());
+            return Some(known.says.clone());
         }
         let known = kept.old.remove(digest)?;
-        kept.put(*digest, known.clone());
-        Some(known)
+        let says = known.says.clone();
+        kept.put(*digest, known);
+        Some(says)
     }
 
-    /// Keeps what a token says, whose signature is good.
-    pub fn put(&self, digest: Digest, known: V) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(digest, known);
+    /// Keeps what a token says, whose signature is good; it takes so many bytes, about.
+    pub fn put(&self, digest: Digest, says: V, bytes: usize) {
+        let bytes = bytes.saturating_add(PLACE_BYTES);
+        if bytes <= BYTES {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.put(digest, Known { says, bytes });
+        }
     }
 }
 
 impl<V> Kept<V> {
-    fn put(&mut self, digest: Digest, known: V) {
-        self.young.insert(digest, known);
-        if self.young.len() >= PROVEN {
-            self.old = std::mem::take(&mut self.young);
+    fn put(&mut self, digest: Digest, known: Known<V>) {
+        if self.bytes + known.bytes > BYTES {
+            self.turn();
         }
+        self.bytes += known.bytes;
+        if let Some(was) = self.young.insert(digest, known) {
+            self.bytes -= was.bytes;
+        }
+        if self.young.len() >= PROVEN {
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+        self.bytes = 0;
     }
 }
 
@@ -73,7 +103,7 @@ mod tests {
         let proven = Proven::default();
         let name = |n: usize| digest(&format!("token {n}"));
         for n in 0..10 * PROVEN {
-            proven.put(name(n), n);
+            proven.put(name(n), n, 100);
             assert_eq!(proven.get(&name(0)), Some(0), "asked for all the time");
             assert_eq!(proven.get(&name(n)), Some(n));
         }
@@ -82,5 +112,24 @@ mod tests {
         drop(kept);
         assert_eq!(proven.get(&name(1)), None, "forgotten");
         assert_eq!(proven.get(&digest("token")), None);
+    }
+
+    #[test]
+    fn tokens_that_say_much_are_few() {
+        let proven = Proven::default();
+        let name = |n: usize| digest(&format!("token {n}"));
+        let sum = |all: &HashMap<_, Known<_>>| all.values().map(|known| known.bytes).sum::<usize>();
+        for n in 0..1_000 {
+            proven.put(name(n % 300), n, 64 << 10);
+            // Again, and as much as before.
+            proven.put(name(n % 300), n, 64 << 10);
+            assert_eq!(proven.get(&name(n % 300)), Some(n));
+            let kept = proven.kept.lock().unwrap();
+            assert_eq!(sum(&kept.young), kept.bytes);
+            assert!(sum(&kept.young) <= BYTES && sum(&kept.old) <= BYTES);
+        }
+        proven.put(name(1_000), 0, BYTES);
+        assert_eq!(proven.get(&name(1_000)), None, "too large");
+        assert_eq!(proven.get(&name(999 % 300)), Some(999), "nothing went for it");
     }
 }

@@ -203,14 +203,16 @@ impl Auth {
                 return Ok(known.principal);
             }
             let principal = Arc::new(principal);
-            self.proven.put(digest, Own { principal: principal.clone(), ..known });
+            let own = Own { principal: principal.clone(), ..known };
+            self.proven.put(digest, own, token.len());
             return Ok(principal);
         }
         let header = token::header(token)?;
         if header.alg == Algorithm::HS256 {
             let claims = Arc::new(self.keys.verify(token, now)?);
             let principal = Arc::new(self.present(&claims, now)?);
-            self.proven.put(digest, Own { claims, principal: principal.clone() });
+            let own = Own { claims, principal: principal.clone() };
+            self.proven.put(digest, own, token.len());
             return Ok(principal);
         }
         let Some(issuer) = &self.issuer else {

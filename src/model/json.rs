@@ -245,8 +245,33 @@ pub fn cut(text: &str) -> String {
     short
 }
 
+/// About how many bytes a value takes, with the spare room of its texts, arrays and objects.
+pub fn memory(value: &Json) -> usize {
+    let heap = match value {
+        Json::Array(all) => {
+            let spare = all.capacity() - all.len();
+            spare * size_of::<Json>() + all.iter().map(memory).sum::<usize>()
+        }
+        Json::Object(map) => return memory_of(map),
+        Json::String(text) => text.capacity(),
+        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+    };
+    size_of::<Json>() + heap
+}
+
+/// As [`memory`].
+pub fn memory_of(map: &Map<String, Json>) -> usize {
+    // Room is made for three entries, seven, and so on, each with a hash and a place in a table.
+    const ENTRY: usize = size_of::<(String, Json, [usize; 4])>();
+    let room = if map.is_empty() { 0 } else { (map.len() + 1).next_power_of_two().max(4) };
+    let held = map.iter().map(|(key, value)| key.capacity() + memory(value) - size_of::<Json>());
+    size_of::<Json>() + room * ENTRY + held.sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn refused(text: &str) -> String {
@@ -301,5 +326,18 @@ mod tests {
             let again = parse(canon.as_bytes()).expect(canon);
             assert_eq!(canonical(&again), canon, "again {text}");
         }
+    }
+
+    #[test]
+    fn memory_counts_all_there_is() {
+        let bytes = size_of::<Json>();
+        assert_eq!(memory(&Json::Null), bytes);
+        assert_eq!(memory(&json!({})), bytes);
+        assert!(memory(&json!(vec![0; 1_000])) > 1_000 * bytes);
+        assert!(memory(&json!("a".repeat(1_000))) >= bytes + 1_000);
+        let wide: Map<String, Json> = (0..1_000).map(|n| (n.to_string(), json!([]))).collect();
+        assert!(memory_of(&wide) > 1_000 * (bytes + size_of::<String>()));
+        let deep = (0..100).fold(json!(1), |inner, _| json!({"": [inner]}));
+        assert!(memory(&deep) > 100 * (2 * bytes + size_of::<String>()));
     }
 }

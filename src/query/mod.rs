@@ -24,6 +24,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::error::{Error, clip};
+use crate::model::json;
 
 /// A request as it came, before it meets a schema. Dialects make these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +40,16 @@ pub struct Ask {
     pub sort: Option<String>,
     /// `status,views`: own fields; an update is told only when one of them changed. Streams only.
     pub watch: Option<String>,
+}
+
+impl Ask {
+    /// About how many bytes it takes.
+    pub(crate) fn memory(&self) -> usize {
+        let texts = [&self.select, &self.sort, &self.watch];
+        let texts: usize = texts.into_iter().flatten().map(String::capacity).sum();
+        let filter = self.filter.as_ref().map_or(0, json::memory);
+        size_of::<Ask>() + self.schema.capacity() + texts + filter
+    }
 }
 
 /// An [`Ask`] that many may share; whoever changes it makes it their own.

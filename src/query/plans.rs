@@ -14,6 +14,7 @@ use crate::auth::rules;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
+use crate::model::json;
 use crate::model::schema::{Schema, SchemaId};
 
 use super::{Ask, Plan, Question};
@@ -23,6 +24,10 @@ const PLANS: usize = 1_024;
 
 /// The longest key of a plan that is kept: a filter of a thousand elements is its owner's own.
 const KEY_BYTES: usize = 4 << 10;
+
+/// The most memory of a question that is kept, with the claims it is told apart by: much of what is
+/// asked may leave nothing in the key.
+const ASK_BYTES: usize = 2 * KEY_BYTES;
 
 /// See the module. One for the server, shared.
 #[derive(Debug, Default)]
@@ -45,6 +50,7 @@ struct Kept {
 #[derive(Clone, Debug)]
 struct Known {
     asked: Question,
+    /// Of its claims what counts.
     principal: Arc<Principal>,
     plan: Arc<Plan>,
 }
@@ -61,6 +67,10 @@ impl Plans {
     ) -> Result<Arc<Plan>> {
         let compile = |asked: &Ask| Plan::compile(catalog, principal, limits, asked).map(Arc::new);
         let Some(schema) = catalog.named(&asked.schema) else { return compile(asked) };
+        let bytes = asked.memory();
+        if bytes > ASK_BYTES {
+            return compile(asked);
+        }
         let hash;
         let personal;
         {
@@ -73,6 +83,10 @@ impl Plans {
                 *kept = Kept { version: catalog.version, ..Kept::default() };
             }
             personal = kept.personal(catalog, schema);
+            if personal && bytes + json::memory_of(&principal.claims) > ASK_BYTES {
+                drop(kept);
+                return compile(asked);
+            }
             hash = self.hash(principal, personal, asked);
             if let Some(known) = kept.get(hash, principal, personal, asked) {
                 *asked = known.asked;
@@ -81,7 +95,7 @@ impl Plans {
         }
         let plan = compile(asked)?;
         if plan.key.len() <= KEY_BYTES {
-            let (asked, principal) = (asked.clone(), principal.clone());
+            let (asked, principal) = (asked.clone(), counting(principal, personal));
             let mut kept = self.lock();
             if kept.version == catalog.version {
                 kept.put(hash, Known { asked, principal, plan: plan.clone() });
@@ -160,6 +174,14 @@ fn alike(one: &Principal, other: &Principal, personal: bool) -> bool {
         || one.user == other.user
             && one.username == other.username
             && (Arc::ptr_eq(&one.claims, &other.claims) || one.claims == other.claims))
+}
+
+/// A principal without claims that count for nothing: it is kept longer than its connections.
+fn counting(principal: &Arc<Principal>, personal: bool) -> Arc<Principal> {
+    if personal || principal.claims.is_empty() {
+        return principal.clone();
+    }
+    Arc::new(Principal { claims: Arc::default(), ..(**principal).clone() })
 }
 
 #[cfg(test)]
@@ -283,11 +305,36 @@ mod tests {
             let kept = plans.lock();
             assert!(kept.young.len() + kept.old.len() <= 2 * PLANS);
         }
-        let long = Some(json!({"title": "a".repeat(KEY_BYTES)}));
-        let mut question =
-            Question::from(Ask { schema: "blog".into(), filter: long, ..Ask::default() });
-        let before = plans.lock().young.len();
-        plans.compile(&catalog, &who, &limits, &mut question).expect("a plan");
-        assert_eq!(plans.lock().young.len(), before);
+        // Nothing is left of the zeros in the key, nor of the names in the projection.
+        let zeros = vec![0; ASK_BYTES / 64];
+        let large = [
+            Ask { filter: Some(json!({"title": "a".repeat(KEY_BYTES)})), ..Ask::default() },
+            Ask { filter: Some(json!({"views": {"$in": zeros}})), ..Ask::default() },
+            Ask { select: Some("title,".repeat(ASK_BYTES / 6) + "title"), ..Ask::default() },
+            Ask { watch: Some("title,".repeat(ASK_BYTES / 6) + "title"), ..Ask::default() },
+        ];
+        let limits = Limits { select_entries: 10_000, ..limits };
+        for ask in large {
+            let mut question = Question::from(Ask { schema: "blog".into(), ..ask });
+            let before = plans.lock().young.len();
+            plans.compile(&catalog, &who, &limits, &mut question).expect("a plan");
+            assert_eq!(plans.lock().young.len(), before);
+        }
+    }
+
+    #[test]
+    fn claims_are_kept_where_they_count_and_are_small() {
+        let (limits, plans) = (Limits::default(), Plans::default());
+        let claims = json!({"rooms": vec![1; ASK_BYTES / 64]});
+        let claims = Arc::new(claims.as_object().expect("an object").clone());
+        for (version, blog, kept) in [(1, by_role(), 1), (2, by_name(), 0)] {
+            let who = Arc::new(Principal { claims: claims.clone(), ..(*somebody(1, &[])).clone() });
+            let catalog = catalog(version, blog);
+            let mut question = Question::from(Ask { schema: "blog".into(), ..Ask::default() });
+            plans.compile(&catalog, &who, &limits, &mut question).expect("a plan");
+            assert_eq!(plans.lock().young.len(), kept);
+            drop(who);
+            assert_eq!(Arc::strong_count(&claims), 1);
+        }
     }
 }
