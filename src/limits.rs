@@ -94,10 +94,12 @@ bounds! {
     filter_hops: usize = 3, 0 => 8;
     /// What one subscription's filter and projection may cost, where a comparison costs 1, a text
     /// search 16 and a step over a relation 64; beyond it 400 (admins exempt). Every change that
-    /// may concern it is held against it, in the one thread that tells all changes.
+    /// may concern it is held against it, in the one thread that tells all changes. Asked when it
+    /// begins: rules that change later do not end it for what it costs.
     plan_cost: u64 = 100_000, 1 => u32::MAX as u64;
     /// What the subscriptions of one user, or of one address's guests, may cost together; beyond
-    /// it 4429 or 429 (loopback and admins exempt). A client that opens many dear ones should run
+    /// it 4429 or 429 (loopback and admins exempt; theirs do not count). Each counts as it was when
+    /// it began, twice where transitions are told. A client that opens many dear ones should run
     /// into its own bound before others wait for it.
     principal_cost: u64 = 1_000_000, 1 => 1 << 50;
     /// An `$expr` as text: what a person writes.
@@ -183,7 +185,9 @@ impl Limits {
             "answer_bytes",
             self.answer_bytes as u64,
         )?;
-        at_most("plan_cost", self.plan_cost, "principal_cost", self.principal_cost)?;
+        // Told transitions, a subscription costs twice.
+        let twice = 2 * self.plan_cost;
+        at_most("twice plan_cost", twice, "principal_cost", self.principal_cost)?;
         // An update holds two states.
         at_most(
             "twice record_bytes",

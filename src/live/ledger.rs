@@ -36,6 +36,13 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Account {
+    all: Sum,
+    /// Of them, those that a bound holds for.
+    bounded: Sum,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
     cost: u64,
     subscriptions: usize,
 }
@@ -46,6 +53,13 @@ pub struct Share {
     ledger: Arc<Ledger>,
     payer: Payer,
     cost: u64,
+    bounded: bool,
+}
+
+impl Account {
+    fn sums(&mut self, bounded: bool) -> impl Iterator<Item = &mut Sum> {
+        std::iter::once(&mut self.all).chain(bounded.then_some(&mut self.bounded))
+    }
 }
 
 impl Ledger {
@@ -53,15 +67,15 @@ impl Ledger {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a subscription of this cost for `payer`; `most`: what all of its may cost together,
-    /// where that is bounded.
+    /// Counts a subscription of this cost for `payer`, as of now; `most`: where it is bounded, what
+    /// all of its bounded ones may cost together.
     ///
     /// # Errors
     /// 429 where it would be too much.
     pub fn charge(self: &Arc<Self>, payer: Payer, cost: u64, most: Option<u64>) -> Result<Share> {
         let mut accounts = self.lock();
-        let (sum, count) =
-            accounts.get(&payer).map_or((0, 0), |account| (account.cost, account.subscriptions));
+        let Sum { cost: sum, subscriptions: count } =
+            accounts.get(&payer).map_or(Sum::default(), |account| account.bounded);
         if let Some(most) = most
             && sum.saturating_add(cost) > most
         {
@@ -73,17 +87,19 @@ impl Ledger {
                 ),
             ));
         }
-        let account = accounts.entry(payer).or_default();
-        account.cost += cost;
-        account.subscriptions += 1;
+        let bounded = most.is_some();
+        for sum in accounts.entry(payer).or_default().sums(bounded) {
+            sum.cost += cost;
+            sum.subscriptions += 1;
+        }
         drop(accounts);
-        Ok(Share { ledger: self.clone(), payer, cost })
+        Ok(Share { ledger: self.clone(), payer, cost, bounded })
     }
 
     /// Cost and number of a principal's subscriptions.
     pub fn of(&self, payer: Payer) -> (u64, usize) {
         let accounts = self.lock();
-        accounts.get(&payer).map_or((0, 0), |account| (account.cost, account.subscriptions))
+        accounts.get(&payer).map_or((0, 0), |account| (account.all.cost, account.all.subscriptions))
     }
 
     /// How many principals have subscriptions.
@@ -96,9 +112,11 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut accounts = self.ledger.lock();
         if let Some(account) = accounts.get_mut(&self.payer) {
-            account.cost -= self.cost;
-            account.subscriptions -= 1;
-            if account.subscriptions == 0 {
+            for sum in account.sums(self.bounded) {
+                sum.cost -= self.cost;
+                sum.subscriptions -= 1;
+            }
+            if account.all.subscriptions == 0 {
                 accounts.remove(&self.payer);
             }
         }
@@ -126,6 +144,21 @@ mod tests {
         assert_eq!(ledger.of(one), (40, 1));
         drop(rest);
         assert_eq!(ledger.payers(), 0, "nothing is left of those who left");
+    }
+
+    #[test]
+    fn what_is_exempt_takes_no_room() {
+        let ledger = Arc::new(Ledger::default());
+        let one = Payer::User(Uuid::from_u128(1));
+        let free = ledger.charge(one, 1_000, None).expect("exempt");
+        let held = ledger.charge(one, 100, Some(100)).expect("room for all of it");
+        let error = ledger.charge(one, 1, Some(100)).expect_err("too much");
+        assert!(error.message.contains("the 1 open ones 100"), "{error}");
+        drop(held);
+        drop(ledger.charge(one, 100, Some(100)).expect("room again"));
+        assert_eq!(ledger.of(one), (1_000, 1));
+        drop(free);
+        assert_eq!(ledger.payers(), 0);
     }
 
     #[test]
