@@ -86,7 +86,8 @@ impl<V> Drop for Making<'_, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Cache<K, V> {
-    /// Holds at most `max_bytes`; what is larger is made and not kept.
+    /// Holds at most `max_bytes`, but for the place of what was asked for last; what is larger is
+    /// made and not kept.
     pub fn new(max_bytes: usize) -> Self {
         let state = State { places: HashMap::new(), used: BTreeMap::new(), now: 0, bytes: 0 };
         Cache { max_bytes, state: Mutex::new(state) }
@@ -115,7 +116,7 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
         W: Future<Output = Result<T>>,
         F: Future<Output = Result<(V, usize)>>,
     {
-        let thing = self.lock().place(key, good);
+        let thing = self.lock().place(key, good, self.max_bytes);
         loop {
             let turn = match thing.value.get() {
                 Some(value) => return Ok(value.clone()),
@@ -149,7 +150,7 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> State<K, V> {
-    fn place(&mut self, key: &K, good: impl Fn(&V) -> bool) -> Made<V> {
+    fn place(&mut self, key: &K, good: impl Fn(&V) -> bool, max_bytes: usize) -> Made<V> {
         self.now += 1;
         if let Some(place) = self.places.get_mut(key)
             && place.made.value.get().is_none_or(|value| good(value))
@@ -160,6 +161,8 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
             return place.made.clone();
         }
         self.remove(key);
+        // What is never made is never weighed, and has a place all the same.
+        self.fit(max_bytes);
         let made = Made::default();
         let place = Place { made: made.clone(), used: self.now, bytes: PLACE_BYTES };
         self.places.insert(key.clone(), place);
@@ -179,6 +182,11 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
                 return self.remove(key);
             }
         }
+        self.fit(max_bytes);
+    }
+
+    /// Lets the least recently used go.
+    fn fit(&mut self, max_bytes: usize) {
         while self.bytes > max_bytes
             && let Some((_, oldest)) = self.used.first_key_value()
         {
@@ -228,6 +236,19 @@ mod tests {
         assert_eq!(cache.bytes(), 3 * PLACE_BYTES + 300);
         assert_eq!(number(&cache, 9, 1 << 20).await, (90, true), "too large to be kept");
         assert_eq!(cache.bytes(), 3 * PLACE_BYTES + 300, "nothing went for it");
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_bounded_too() {
+        let cache = Cache::<u32, u32>::new(3 * PLACE_BYTES);
+        for key in 0..100 {
+            let fails = async |()| Err(Error::bad("no"));
+            assert!(cache.get(&key, |_| true, async || Ok(()), fails).await.is_err());
+            assert!(cache.bytes() <= 4 * PLACE_BYTES);
+        }
+        assert!(cache.lock().places.len() <= 4 && cache.lock().used.len() <= 4);
+        assert_eq!(number(&cache, 100, 100).await, (1_000, true));
+        assert_eq!(number(&cache, 100, 100).await, (1_000, false));
     }
 
     #[tokio::test]

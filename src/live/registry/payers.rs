@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use indexmap::IndexSet;
+
 use crate::live::ledger::Payer;
 
 /// Index of a principal here; another's once this one is forgotten.
@@ -22,7 +24,8 @@ pub struct Payers {
     ids: HashMap<Payer, PayerId>,
     accounts: Vec<Option<Account>>,
     free: Vec<PayerId>,
-    gone: usize,
+    /// Who left and is remembered.
+    gone: IndexSet<PayerId>,
     /// Of plans that many share.
     shared: Cell<Duration>,
 }
@@ -61,7 +64,9 @@ impl Payers {
     pub fn enter(&mut self, payer: Payer) -> PayerId {
         if let Some(&id) = self.ids.get(&payer) {
             if let Some(account) = &mut self.accounts[id as usize] {
-                self.gone -= usize::from(account.subscriptions == 0);
+                if account.subscriptions == 0 {
+                    self.gone.swap_remove(&id);
+                }
                 account.subscriptions += 1;
             }
             return id;
@@ -87,11 +92,13 @@ impl Payers {
         let account = self.accounts[id as usize].as_mut()?;
         account.subscriptions -= 1;
         if account.subscriptions == 0 {
-            self.gone += 1;
             if account.time.get().is_zero() {
                 self.forget(id);
-            } else if self.gone > REMEMBERED {
-                self.forget_half();
+            } else {
+                self.gone.insert(id);
+                if self.gone.len() > REMEMBERED {
+                    self.forget_half();
+                }
             }
         }
         Some(id)
@@ -101,18 +108,14 @@ impl Payers {
         if let Some(account) = self.accounts[id as usize].take() {
             self.ids.remove(&account.payer);
             self.free.push(id);
-            self.gone -= 1;
+            self.gone.swap_remove(&id);
         }
     }
 
     /// Of those who left, the half that took least.
     fn forget_half(&mut self) {
-        let known = self.accounts.iter().enumerate();
-        let mut gone: Vec<(Duration, PayerId)> = known
-            .filter_map(|(id, account)| Some((id as PayerId, account.as_ref()?)))
-            .filter(|(_, account)| account.subscriptions == 0)
-            .map(|(id, account)| (account.time.get(), id))
-            .collect();
+        let known = |id: &PayerId| Some((self.accounts[*id as usize].as_ref()?.time.get(), *id));
+        let mut gone: Vec<(Duration, PayerId)> = self.gone.iter().filter_map(known).collect();
         gone.sort_unstable();
         gone.truncate(gone.len() / 2);
         gone.into_iter().for_each(|(_, id)| self.forget(id));
@@ -264,8 +267,11 @@ mod tests {
         }
         assert!(payers.ids.len() <= REMEMBERED && payers.accounts.len() <= REMEMBERED + 2);
         assert_eq!(payers.top(1)[0].time, MICRO * 10_000, "the biggest stay");
+        let known = payers.accounts.iter().flatten().count();
+        assert_eq!((payers.gone.len(), payers.ids.len()), (known, known), "all have left");
         let id = payers.enter(payer(9_999));
         assert_eq!(payers.top(1)[0].subscriptions, 1);
+        assert!(!payers.gone.contains(&id), "back");
         let mut audience = Audience::default();
         audience.add(id);
         payers.charge(&audience, MICRO);
