@@ -100,9 +100,12 @@ impl Matcher {
     fn round(&mut self, first: Arc<Commit>) {
         let mut round = Round::new();
         round.takes(&first);
+        // Whether another waits is looked at once: who keeps up is alone here, and written at once.
+        self.fanout.at_once(!self.queue.has_commit());
         let mut next = Some(first);
         while let Some(commit) = next {
             self.commit(&commit);
+            self.fanout.at_once(false);
             next = self.queue.pop_commit(|commit| round.takes(commit));
         }
         self.flush();

@@ -198,6 +198,11 @@ impl Queue {
         Some(commit)
     }
 
+    /// Whether the next item is a commit.
+    pub(super) fn has_commit(&self) -> bool {
+        matches!(self.lock().items.front(), Some(Item::Commit(_)))
+    }
+
     /// The next item, if it is a command that takes little.
     pub(super) fn pop_light(&self) -> Option<Command> {
         let mut state = self.lock();

@@ -24,7 +24,7 @@ use inbound::{Inbound, PONG_BYTES, Pipe};
 use super::clients::Connection;
 use super::io::Io;
 use crate::limits::Limits;
-use crate::live::outbox::{Sink, Wrote};
+use crate::live::outbox::Wrote;
 use crate::live::{Close, Outbox, frame};
 
 /// Bytes read at once. Only who has something to read has a buffer for it.
@@ -123,7 +123,7 @@ impl Wire {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.take_answers();
-            let written = self.outbox.write(cx, |bytes| self.io.try_write_vectored(bytes));
+            let written = self.outbox.write(cx, |bytes| self.io.try_write(bytes));
             let Ok((wrote, moved)) = written else { return Poll::Ready(()) };
             if moved && self.blocked {
                 // Its side took what filled the pipe: somebody is there.

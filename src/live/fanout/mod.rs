@@ -33,6 +33,7 @@ pub struct Fanout {
     upto: Option<Key>,
     /// Whether it is told whom the time goes to that plans take.
     metered: bool,
+    at_once: bool,
     candidates: Vec<PlanId>,
     found: Vec<Found>,
     bodies: Bodies,
@@ -99,6 +100,7 @@ impl Fanout {
             body_bytes: limits.tail_bytes,
             upto: None,
             metered: false,
+            at_once: false,
             candidates: Vec::new(),
             found: Vec::new(),
             bodies: Bodies::default(),
@@ -119,6 +121,11 @@ impl Fanout {
     /// From now on only records are told whose primary key is at most this one.
     pub fn up_to(&mut self, key: Option<Key>) {
         self.upto = key;
+    }
+
+    /// Whether what is told is written as it is told: of a commit that no other waits behind.
+    pub fn at_once(&mut self, at_once: bool) {
+        self.at_once = at_once;
     }
 
     /// Writes what was told, each socket's frames together.
@@ -258,7 +265,11 @@ impl Fanout {
                 seat.told.set(position);
                 seat.owed.set(false);
             }
-            match seat.outbox.offer_sized(position, frames, bytes) {
+            let offer = match self.at_once {
+                true => seat.outbox.send(position, frames, bytes),
+                false => seat.outbox.offer_sized(position, frames, bytes),
+            };
+            match offer {
                 Offer::Due => self.due.push(seat.outbox.clone()),
                 Offer::Overflowed => {
                     tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");

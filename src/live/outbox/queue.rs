@@ -14,7 +14,7 @@ pub(super) const IDLE: u64 = u64::MAX;
 const KEPT_FRAMES: usize = 32;
 
 /// Frames written at once.
-const SLICES: usize = 64;
+pub(super) const SLICES: usize = 64;
 
 /// What waits for one socket. Nothing comes between the bytes of a frame that has begun to go out.
 #[derive(Debug, Default)]
@@ -186,6 +186,46 @@ impl Queue {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Writes the frames of the commit at `position`, no more than [`SLICES`] and `bytes` long
+    /// together, where nothing waits; what does not go out at once waits then. Whether any byte went. An error is the socket's end.
+    pub(super) fn write_new(
+        &mut self,
+        position: u64,
+        frames: &[Frame],
+        bytes: usize,
+        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        let written = match frames {
+            // Mostly it is one frame.
+            [frame] => write(&[IoSlice::new(&frame.bytes)]),
+            frames => {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let filled = slices.iter_mut().zip(frames).map(|(slice, frame)| {
+                    *slice = IoSlice::new(&frame.bytes);
+                });
+                let filled = filled.count();
+                write(&slices[..filled])
+            }
+        };
+        let written = match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) if written == bytes => {
+                let cursor = frames.iter().rev().find_map(|frame| frame.cursor());
+                self.cursor = cursor.or(self.cursor);
+                return Ok(true);
+            }
+            Ok(written) => written,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => 0,
+                _ => return Err(error),
+            },
+        };
+        // Whoever finds nothing waiting has no bounds.
+        self.put(position, frames, bytes, (usize::MAX, usize::MAX));
+        self.advance(written);
+        Ok(written > 0)
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::queue::Queue;
-use super::{Close, Sink};
+use super::queue::{Queue, SLICES};
+use super::{Close, Frame, Sink};
 use crate::model::cursor::Cursor;
 
 #[derive(Default)]
@@ -68,6 +68,37 @@ impl State {
         if self.blocked || self.has_ended() {
             self.wake(woken);
         }
+    }
+
+    /// Writes frames to the sink that nothing waits before; `false` where they have to wait in turn.
+    pub(super) fn write_new(
+        &mut self,
+        position: u64,
+        frames: &[Frame],
+        bytes: usize,
+        woken: &mut Woken,
+    ) -> bool {
+        let many = frames.len() > SLICES;
+        if many || self.blocked || self.broken || !self.queue.is_drained() {
+            return false;
+        }
+        let Some(sink) = &self.sink else { return false };
+        let write = |bytes: &[IoSlice<'_>]| sink.try_write_vectored(bytes);
+        match self.queue.write_new(position, frames, bytes, write) {
+            Ok(moved) => {
+                self.moved |= moved;
+                self.blocked = !self.queue.is_drained();
+                if self.blocked {
+                    self.wake(woken);
+                }
+            }
+            Err(_) => {
+                // The task finds it out too, and ends.
+                self.broken = true;
+                self.shut(woken);
+            }
+        }
+        true
     }
 
     pub(super) fn write(

@@ -122,7 +122,11 @@ impl World {
         match self.chance.next(20) {
             0..=6 => {
                 let frames = self.frames();
-                match outbox.offer(self.position, &frames) {
+                let offer = match self.chance.next(2) {
+                    0 => outbox.send(self.position, &frames, size(&frames)),
+                    _ => outbox.offer(self.position, &frames),
+                };
+                match offer {
                     Offer::Ended => assert!(self.ended()),
                     Offer::Overflowed => {
                         assert!(!self.ended());
@@ -326,7 +330,12 @@ fn many_threads_lose_no_wake_up() {
         });
         for number in 0..20_000 {
             let told = [frame(DATA, number, number as usize % 50, None)];
-            assert_ne!(outbox.offer(u64::from(number), &told), Offer::Overflowed);
+            let position = u64::from(number);
+            let offer = match number % 5 {
+                0 | 1 => outbox.send(position, &told, size(&told)),
+                _ => outbox.offer(position, &told),
+            };
+            assert_ne!(offer, Offer::Overflowed);
             if number % 3 == 0 {
                 outbox.flush();
             }
