@@ -3,10 +3,13 @@
 //! `password` is no column: it goes in through the content API, is hashed outside the writer's
 //! thread, and stored beside the records, in the same transaction. It never comes out.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json};
 
 use crate::auth::password::PasswordHash;
-use crate::auth::service::set_password;
+use crate::auth::principal::Principal;
+use crate::auth::service::{Auth, set_password};
 use crate::error::{Error, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
@@ -44,6 +47,21 @@ pub(super) fn take_password(body: &mut Map<String, Json>) -> Result<Option<Strin
         }
         _ => Err(Error::bad("password: expected a string of 8 to 256 characters")),
     }
+}
+
+/// Who a principal is by now, where that is another than when it asked. To be called at the head
+/// of every write: while it stood in line, others may have taken its rights away.
+///
+/// # Errors
+/// 401 where it may no longer be here.
+pub(super) fn changed(
+    auth: Option<&Auth>,
+    principal: &Principal,
+) -> Result<Option<Arc<Principal>>> {
+    let (Some(auth), Some(_)) = (auth, principal.expires) else { return Ok(None) };
+    let now = auth.directory().current(principal);
+    let now = now.ok_or_else(|| Error::unauthorized("the session has ended; log in again"))?;
+    Ok((*now != *principal).then_some(now))
 }
 
 /// A bulk call sets no passwords: it would be one for all.

@@ -45,7 +45,7 @@ impl Content {
         if accounts::holds_password(&catalog, &ask.schema) {
             accounts::refuse_password(&mut body)?;
         }
-        let asked = self.bulk(principal, ask, Action::Update, body);
+        let mut asked = self.bulk(principal, ask, Action::Update, body);
         let prepared = asked.prepare(&catalog)?;
         let job = move |tx: &mut Tx<'_>| {
             let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
@@ -76,7 +76,7 @@ impl Content {
     /// # Errors
     /// As [`Content::delete`], but for records that are not there; 413 over the limits.
     pub async fn delete_all(&self, principal: &Principal, ask: BulkAsk) -> Result<u64> {
-        let asked = self.bulk(principal, ask, Action::Delete, Map::new());
+        let mut asked = self.bulk(principal, ask, Action::Delete, Map::new());
         let prepared = asked.prepare(&self.store.catalog())?;
         let job = move |tx: &mut Tx<'_>| {
             let Prepared { schema, rules, plan, .. } = asked.prepared(prepared, tx)?;
@@ -100,6 +100,7 @@ impl Content {
             principal: principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
+            auth: self.auth.clone(),
             ask: Ask {
                 schema: ask.schema,
                 filter: Some(ask.filter),

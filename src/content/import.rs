@@ -6,9 +6,11 @@ use serde_json::{Map, Value as Json};
 
 use crate::auth::grant::Action;
 use crate::auth::principal::Principal;
+use crate::auth::service::Auth;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Predicate, Test, TestOp};
 use crate::limits::Limits;
+use crate::model::catalog::Catalog;
 use crate::model::change::Row;
 use crate::model::schema::Schema;
 use crate::model::value::Value;
@@ -72,10 +74,11 @@ impl Content {
         if accounts::holds_password(&catalog, schema) && records.iter().any(has_password) {
             return Err(Error::bad("password: is set one user at a time"));
         }
-        let writing = Writing {
+        let mut writing = Writing {
             principal: principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
+            auth: self.auth.clone(),
             schema: schema.to_owned(),
         };
         // An empty body stands for all of them: is there such a schema, and a rule?
@@ -96,6 +99,7 @@ impl Content {
         // Survives the undoing of an import that is all or nothing.
         let (tell, told) = std::sync::mpsc::channel();
         let job = move |tx: &mut Tx<'_>| {
+            writing.still(&catalog, tx)?;
             let mut job = Job::new(tx, &writing.principal, &writing.limits);
             for (index, record) in good {
                 let mark = (!ask.all_or_nothing).then(|| job.tx.mark()).transpose()?;
@@ -166,15 +170,34 @@ struct Writing {
     principal: Principal,
     limits: Arc<Limits>,
     known: Arc<Known>,
+    auth: Option<Arc<Auth>>,
     schema: String,
 }
 
 impl Writing {
+    /// Has the records checked for whom the principal is by now.
+    ///
+    /// # Errors
+    /// As [`Asked::prepared`].
+    fn still(&mut self, checked: &Arc<Catalog>, tx: &Tx<'_>) -> Result<()> {
+        let changed = accounts::changed(self.auth.as_deref(), &self.principal)?;
+        if changed.is_none() && Arc::ptr_eq(checked, tx.catalog()) {
+            return Ok(());
+        }
+        if let Some(now) = changed {
+            self.principal = Arc::unwrap_or_clone(now);
+        }
+        // For this write alone: the catalog may yet be taken back.
+        self.known = Arc::default();
+        self.asked(Action::Create, Map::new()).prepare(tx.catalog()).map(drop)
+    }
+
     fn asked(&self, action: Action, body: Map<String, Json>) -> Asked {
         Asked {
             principal: self.principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
+            auth: self.auth.clone(),
             ask: Ask { schema: self.schema.clone(), ..Ask::default() },
             action,
             body,

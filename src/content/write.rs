@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 use crate::auth::grant::Action;
 use crate::auth::password::PasswordHash;
 use crate::auth::principal::Principal;
+use crate::auth::service::Auth;
 use crate::error::{Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
@@ -25,7 +26,8 @@ use super::terms::Known;
 use super::{Content, accounts};
 
 /// A write as it was asked for, checked against one catalog. Made before the writer is asked, so
-/// that the writer's thread has little left to do, and anew there if a migration came between.
+/// that the writer's thread has little left to do, and anew there if a migration came between, or
+/// the principal's rights are others by then.
 pub(super) struct Prepared {
     catalog: Arc<Catalog>,
     pub schema: Arc<Schema>,
@@ -40,6 +42,7 @@ pub(super) struct Asked {
     pub principal: Principal,
     pub limits: Arc<Limits>,
     pub known: Arc<Known>,
+    pub auth: Option<Arc<Auth>>,
     pub ask: Ask,
     pub action: Action,
     pub body: Map<String, Json>,
@@ -70,11 +73,21 @@ impl Asked {
     }
 
     /// What was prepared, if it still holds in this transaction.
-    pub(super) fn prepared(&self, prepared: Prepared, tx: &Tx<'_>) -> Result<Prepared> {
-        match Arc::ptr_eq(&prepared.catalog, tx.catalog()) {
-            true => Ok(prepared),
-            false => self.prepare(tx.catalog()),
+    ///
+    /// # Errors
+    /// 401 where the principal may no longer be here; as [`Asked::prepare`] where it must be made
+    /// anew.
+    pub(super) fn prepared(&mut self, prepared: Prepared, tx: &Tx<'_>) -> Result<Prepared> {
+        let changed = accounts::changed(self.auth.as_deref(), &self.principal)?;
+        if changed.is_none() && Arc::ptr_eq(&prepared.catalog, tx.catalog()) {
+            return Ok(prepared);
         }
+        if let Some(now) = changed {
+            self.principal = Arc::unwrap_or_clone(now);
+        }
+        // For this write alone: the catalog may yet be taken back.
+        self.known = Arc::default();
+        self.prepare(tx.catalog())
     }
 }
 
@@ -140,7 +153,7 @@ impl Content {
         schema: &str,
         body: Map<String, Json>,
     ) -> Result<Vec<u8>> {
-        let (asked, prepared, password) =
+        let (mut asked, prepared, password) =
             self.asked(principal, schema, Action::Create, body).await?;
         let job = move |tx: &mut Tx<'_>| {
             let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
@@ -165,7 +178,7 @@ impl Content {
         id: &str,
         body: Map<String, Json>,
     ) -> Result<Vec<u8>> {
-        let (asked, prepared, password) =
+        let (mut asked, prepared, password) =
             self.asked(principal, schema, Action::Update, body).await?;
         let id = id.to_owned();
         let job = move |tx: &mut Tx<'_>| {
@@ -186,7 +199,7 @@ impl Content {
     /// # Errors
     /// As [`Content::update`]; 409 while a required relation leads to the record.
     pub async fn delete(&self, principal: &Principal, schema: &str, id: &str) -> Result<Vec<u8>> {
-        let (asked, prepared, _) =
+        let (mut asked, prepared, _) =
             self.asked(principal, schema, Action::Delete, Map::new()).await?;
         let id = id.to_owned();
         let job = move |tx: &mut Tx<'_>| {
@@ -217,6 +230,7 @@ impl Content {
             principal: principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
+            auth: self.auth.clone(),
             ask: Ask { schema: schema.to_owned(), ..Ask::default() },
             action,
             body,

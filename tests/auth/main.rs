@@ -8,3 +8,4 @@ mod issuer;
 mod outside;
 mod presented;
 mod service;
+mod waiting;

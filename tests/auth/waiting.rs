@@ -1,0 +1,146 @@
+//! Rights that are taken away while a write stands in line.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rowcast::auth::principal::Principal;
+use rowcast::auth::service::{Auth, Lifetimes};
+use rowcast::auth::token::Keys;
+use rowcast::content::{BulkAsk, Content, ImportAsk};
+use rowcast::error::{Error, Result};
+use rowcast::limits::Limits;
+use rowcast::model::value::Value;
+use rowcast::store::{Rows, accounts};
+use serde_json::{Map, Value as Json, json};
+use uuid::Uuid;
+
+use crate::house::{House, KEY, Plan};
+
+type Write = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+fn content(house: &House) -> Content {
+    let keys = Keys::new(KEY, None).unwrap();
+    let (store, directory) = (house.store.clone(), house.directory.clone());
+    let auth = Auth::new(store.clone(), directory, keys, Lifetimes::new(false), None).unwrap();
+    Content::new(store, Arc::new(Limits::default())).with_auth(Arc::new(auth))
+}
+
+fn object(json: Json) -> Map<String, Json> {
+    let Json::Object(object) = json else { panic!("{json}") };
+    object
+}
+
+/// Writes that take long, by whom: each would change all that is called `victim`, or make one.
+fn long_ones(content: &Content, who: &Principal) -> [Write; 3] {
+    let ask =
+        || BulkAsk { schema: "user".into(), filter: json!({"username": "victim"}), untyped: false };
+    let made = |content: Content, who: Principal| async move {
+        let record = object(json!({"username": "made"}));
+        let all = ImportAsk { all_or_nothing: true, ..ImportAsk::default() };
+        let imported = content.import(&who, "user", vec![record], all).await?;
+        imported.refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    };
+    let (one, other) = ((content.clone(), who.clone()), (content.clone(), who.clone()));
+    let (delete, update) = (ask(), ask());
+    [
+        async move { one.0.delete_all(&one.1, delete).await.map(drop) }.boxed(),
+        async move {
+            let body = object(json!({"email": "victim@example.org"}));
+            other.0.update_all(&other.1, update, body).await.map(drop)
+        }
+        .boxed(),
+        made(content.clone(), who.clone()).boxed(),
+    ]
+}
+
+/// Hands in `writes`, and `change` after them, while a write that takes long is at work; gives what
+/// became of the writes.
+async fn meanwhile(house: &House, writes: Vec<Write>, change: Write) -> Vec<Result<()>> {
+    let (begun, begins) = channel();
+    let (release, released) = channel();
+    let mut held = Box::pin(house.store.write_long(None, move |_| {
+        begun.send(()).unwrap();
+        // It outlasts a group, so that what is written next comes before what takes long.
+        let _ = released.recv_timeout(Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(15));
+        Ok(())
+    }));
+    assert!((&mut held).now_or_never().is_none());
+    begins.recv_timeout(Duration::from_secs(20)).unwrap();
+    let mut waiting = writes;
+    for write in &mut waiting {
+        let early = write.now_or_never();
+        assert!(early.is_none(), "{early:?}");
+    }
+    let mut change = change;
+    let early = (&mut change).now_or_never();
+    assert!(early.is_none(), "{early:?}");
+    release.send(()).unwrap();
+    held.await.unwrap();
+    change.await.unwrap();
+    futures_util::future::join_all(waiting).await
+}
+
+fn told(outcome: Vec<Result<()>>) -> Vec<u16> {
+    outcome.iter().map(|result| result.as_ref().map_or_else(Error::status, |()| 200)).collect()
+}
+
+async fn set_active(content: Content, user: Uuid, active: bool) -> Result<()> {
+    let body = object(json!({"active": active}));
+    content.update(&Principal::owner(), "user", &user.to_string(), body).await.map(drop)
+}
+
+async fn names(house: &House) -> Vec<String> {
+    let list = house.auth.user_list().await.unwrap();
+    list.into_iter().map(|user| user.username.to_string()).collect()
+}
+
+#[tokio::test]
+async fn they_are_gone_for_what_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path(), Plan::default()).await;
+    let content = content(&house);
+    house.add("victim", &[]).await;
+    let ann = house.add("ann", &["admin"]).await;
+    let who = house.who(&house.login("ann").await.token).await.unwrap();
+
+    // Nothing is taken from the owner, nor from who stays: all but what the first one deletes.
+    let change = set_active(content.clone(), ann, true).boxed();
+    let [_, update, _] = long_ones(&content, &who);
+    let [_, owners, _] = long_ones(&content, &Principal::owner());
+    assert_eq!(told(meanwhile(&house, vec![update, owners], change).await), [200, 200]);
+
+    // A role: prepared anew, and refused for want of a rule.
+    let admin = house.directory.roles(&ann)[0].0;
+    let store = house.store.clone();
+    let taken = async move {
+        let job = move |tx: &mut rowcast::store::Tx<'_>| {
+            let schema = tx.catalog().named("user").unwrap().clone();
+            let roles = &schema.relations[schema.relation("roles").unwrap()];
+            tx.unlink(&schema, roles, &Value::Uuid(ann), &Value::Uuid(admin))?;
+            accounts::settle(tx)
+        };
+        store.write(job).await.map(drop)
+    };
+    let writes = long_ones(&content, &who).into();
+    let before = house.commits.lock().unwrap().len();
+    assert_eq!(told(meanwhile(&house, writes, taken.boxed()).await), [403, 403, 403]);
+    house.role(ann, admin, true).await.unwrap();
+
+    // The user itself.
+    let change = set_active(content.clone(), ann, false).boxed();
+    let writes = long_ones(&content, &who).into();
+    assert_eq!(told(meanwhile(&house, writes, change).await), [401, 401, 401]);
+    assert_eq!(house.commits.lock().unwrap().len() - before, 3, "the changes, and nothing else");
+    let names = names(&house).await;
+    assert!(names.iter().any(|name| name == "victim"), "{names:?}");
+    assert!(names.iter().all(|name| name != "made"), "{names:?}");
+
+    // A short write whose request began before.
+    let body = object(json!({"username": "made"}));
+    assert_eq!(content.create(&who, "user", body).await.unwrap_err().status(), 401);
+}
