@@ -133,7 +133,8 @@ struct AbortOnPanic;
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("rowcast: the writer panicked; ending the process");
+            // Not to stderr by itself: what the log has gathered comes first.
+            tracing::error!(target: "rowcast", "the writer panicked; ending the process");
             std::process::abort();
         }
     }

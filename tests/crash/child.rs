@@ -136,6 +136,8 @@ fn run() {
         let store = Store::open(Options::new(&dir), Box::new(Told::default()));
         return say(format_args!("refused {}", store.map(drop).unwrap_err()));
     }
+    // The log's lines as they are, without time and level.
+    tracing_subscriber::fmt().without_time().with_level(false).with_ansi(false).init();
     let (store, _) = open(Options::new(&dir));
     match mode.as_str() {
         "write" => write(&store),
