@@ -5,11 +5,13 @@ mod common;
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use common::{Options, Server, rowcast};
-use serde_json::Value as Json;
+use common::{Options, PATIENCE, Server, rowcast};
+use serde_json::{Value as Json, json};
 
 /// Exit code, what came to stdout and to stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -41,6 +43,7 @@ fn results(arguments: &str) -> Vec<Json> {
     for result in results.iter().filter(|result| result["scenario"] != "match") {
         for fault in ["missing", "doubled", "reordered", "unexpected", "closed"] {
             assert_eq!(result["faults"][fault], 0, "{arguments}: {fault}: {result}");
+            assert_eq!(result["floor_faults"][fault], 0, "{arguments}: {fault}: {result}");
         }
     }
     results
@@ -150,6 +153,28 @@ fn all_of_them() {
 }
 
 #[test]
+fn all_of_them_by_several_writers() {
+    let common = "--subscribers 5 --seconds 0.05 --pairs 1 --plans 10 --json";
+    let found = results(&format!("all --writers 2 {common}"));
+    let names: Vec<_> = found.iter().map(|result| result["scenario"].as_str()).collect();
+    // By several, broadcast has one pace.
+    assert_eq!(names, ["broadcast", "selective", "mixed", "idle", "writes", "match"].map(Some));
+}
+
+#[test]
+fn writes_are_delivered_when_they_are_answered() {
+    let found = results("writes --pace delivery --writes 10 --pairs 1 --json");
+    let paces: Vec<_> = found.iter().map(|result| result["pace"].as_str()).collect();
+    assert_eq!(paces, [Some("delivery"), Some("ack")]);
+}
+
+#[test]
+fn a_rate_that_one_writer_cannot_keep() {
+    let found = results("writes --pace 1000000 --writers 1 --writes 30 --pairs 1 --json");
+    assert_eq!(found[0]["rounds"]["server"][0]["writes"], 30);
+}
+
+#[test]
 fn a_table_for_people() {
     let (code, out, err) = bench("broadcast --subscribers 4 --writes 5 --pairs 1 --floor");
     assert_eq!(code, 0, "{err}");
@@ -168,6 +193,13 @@ fn what_cannot_be_measured_is_refused() {
         ("broadcast --url http://127.0.0.1:9", 2, "--token-env"),
         ("broadcast --pace delivery --writers 2", 1, "one writer"),
         ("idle --subscribers 1000000000", 1, "ulimit -Hn"),
+        ("idle --subscribers 0", 1, "--subscribers 0"),
+        ("broadcast --pace 0.1 --patience 10", 1, "--patience"),
+        // The last part of it, before the first has begun.
+        ("all --plans 0", 1, "--plans: 0"),
+        ("all --writers 8 --pace delivery", 1, "one writer"),
+        ("broadcast --dir no/such/folder", 1, "no/such/folder"),
+        ("broadcast --server false", 1, "did not start"),
         ("broadcast --server nobody/has/this", 1, "nobody/has/this"),
         ("broadcast --url https://127.0.0.1:9 --token-env PATH", 1, "http://"),
         ("broadcast --url http://127.0.0.1:9 --token-env NO_SUCH", 1, "NO_SUCH"),
@@ -231,10 +263,88 @@ fn a_faulty_server_is_found_out() {
         }
         assert_eq!(told, expected, "{faults:?}");
         assert_eq!(code, i32::from(expected != [0; 5]), "{faults:?}");
+        let result = &document["results"][0];
+        assert_eq!(result["floor_faults"]["closed"], 0, "not the floor's");
         if faults.closed.is_some() {
-            assert_eq!(document["results"][0]["ended"], "closed with 4408: slow");
+            assert_eq!(result["ended"], "closed with 4408: slow");
         }
     }
+}
+
+/// A bench that runs until it is told to end, with a server in `folder` that is there by now.
+#[cfg(target_os = "linux")]
+fn without_end(folder: &Path) -> Child {
+    let mut command = rowcast(folder);
+    command.args(["bench", "all", "--subscribers", "3", "--seconds", "600", "--pairs", "1"]);
+    command.args(["--json", "--dir", "."]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.stderr(Stdio::null()).spawn().expect("the binary");
+    until("a server", || servers(folder).next().is_some());
+    child
+}
+
+/// The processes that work inside this folder.
+#[cfg(target_os = "linux")]
+fn servers(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = folder.canonicalize().expect("a folder");
+    let all = std::fs::read_dir("/proc").expect("processes").flatten().map(|entry| entry.path());
+    all.filter(move |process| {
+        let place = std::fs::read_link(process.join("cwd"));
+        place.is_ok_and(|place| place != folder && place.starts_with(&folder))
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "no {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_is_interrupted_tells_what_was_done_and_leaves_nothing() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let child = without_end(folder.path());
+        let pid = Pid::from_raw(child.id() as i32).expect("a process");
+        kill_process(pid, signal).expect("told");
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!(output.status.code(), Some(1), "{signal:?}");
+        let document: Json = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(document["error"], "interrupted", "{signal:?}");
+        assert_eq!(document["results"], json!([]), "{signal:?}");
+        assert!(servers(folder.path()).next().is_none(), "{signal:?}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("the folder").collect();
+        assert!(left.is_empty(), "{signal:?}: left behind {left:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_ends_with_the_bench_that_is_killed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = without_end(folder.path());
+    child.kill().expect("killed");
+    child.wait().expect("its end");
+    until("end of the server", || servers(folder.path()).next().is_none());
+}
+
+#[test]
+fn what_was_done_before_an_error_is_told() {
+    let server = Server::start(Options::default());
+    let mut command = rowcast(server.dir.path());
+    let url = format!("http://{}", server.address);
+    command.args(["bench", "broadcast", "--json", "--url", &url, "--token-env", "T"]);
+    let (code, out, err) = run(command.env("T", "nonsense"));
+    assert_eq!(code, 1);
+    let document: Json = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(document["results"], json!([]));
+    let error = document["error"].as_str().expect("why");
+    assert!(error.contains("401") && err.contains(error), "{error}\n{err}");
 }
 
 /// What a server does wrong, at which sequence number.

@@ -17,8 +17,16 @@ use super::ledger::{Ledger, Side};
 use super::subscriber::{Subscriber, Turn};
 use super::writer::Writer;
 
-/// Set by Ctrl-C.
+/// Set by Ctrl-C, SIGTERM and SIGHUP.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Fails where the bench was told to end.
+pub fn look_for_interrupt() -> Result<()> {
+    match INTERRUPTED.load(Ordering::Relaxed) {
+        true => Err(Error::bad("interrupted")),
+        false => Ok(()),
+    }
+}
 
 /// What one read takes at most.
 const READ: usize = 128 << 10;
@@ -103,13 +111,16 @@ impl Client {
             }
             self.turn(Duration::from_millis(200))?;
             if let Some(why) = self.ledger(side).ended.take() {
-                return Err(lost(format!("a subscription came to nothing: {why}")));
+                return Err(lost(format!("a subscription to {side} came to nothing: {why}")));
             }
             if heard.1 != self.opened {
                 heard = (Instant::now(), self.opened);
                 progress(self.opened);
             } else if heard.0.elapsed() > PATIENCE {
-                return Err(lost(format!("{} of {wanted} subscribed, and no more", self.opened)));
+                return Err(lost(format!(
+                    "{} of {wanted} subscribed to {side}, and no more",
+                    self.opened
+                )));
             }
         }
         Ok(began.elapsed())
@@ -181,7 +192,8 @@ impl Client {
     /// Sends the request that `write` appends, by a writer that has nothing to do.
     pub fn send(&mut self, sent: u64, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         let Some(place) = self.idle.pop() else { return Err(lost("all writers are busy")) };
-        self.writers[place].send(sent, write).map_err(lost)
+        let writer = &mut self.writers[place];
+        writer.send(sent, write).map_err(|error| lost(format!("{}: {error}", writer.side)))
     }
 
     /// Writes under way.
@@ -191,9 +203,7 @@ impl Client {
 
     /// Waits until something happens, and deals with it.
     pub fn turn(&mut self, wait: Duration) -> Result<()> {
-        if INTERRUPTED.load(Ordering::Relaxed) {
-            return Err(Error::bad("interrupted"));
-        }
+        look_for_interrupt()?;
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled.map_err(failed)?,
@@ -204,7 +214,9 @@ impl Client {
             let Token(token) = event.token();
             if let Some(place) = token.checked_sub(WRITERS) {
                 let Some(writer) = writers.get_mut(place) else { continue };
-                if let Some(sent) = writer.turn(buffer).map_err(lost)? {
+                let side = writer.side;
+                let failed = |error| lost(format!("{side}: {error}"));
+                if let Some(sent) = writer.turn(buffer).map_err(failed)? {
                     writer.idle_since = clock();
                     let ledger = match writer.side {
                         Side::Server => &mut self.server,

@@ -123,7 +123,8 @@ impl Stretch {
                     break;
                 }
             }
-            client.turn(self.wait(client.now(), start, writes))?;
+            let free = client.idle_since().is_some();
+            client.turn(self.wait(free, client.now(), start, writes))?;
             let now = (client.ledger(side).had, writes);
             if now != heard.1 {
                 heard = (Instant::now(), now);
@@ -160,7 +161,10 @@ impl Stretch {
             frame_bytes: (ledger.frames > 0).then(|| ledger.bytes as f64 / ledger.frames as f64),
             write_ms: ledger.written.times().map(Milliseconds::from),
             delivery_ms: ledger.delivery.times().map(Milliseconds::from),
-            faults: Faults { missing: ledger.due.saturating_sub(ledger.had), ..ledger.faults },
+            faults: Faults {
+                missing: ledger.due.saturating_sub(ledger.had),
+                ..std::mem::take(&mut ledger.faults)
+            },
         })
     }
 
@@ -200,11 +204,11 @@ impl Stretch {
         }
     }
 
-    /// How long it may be slept.
-    fn wait(&self, now: u64, start: u64, writes: u64) -> Duration {
+    /// How long it may be slept: where no writer is `free`, until an answer comes.
+    fn wait(&self, free: bool, now: u64, start: u64, writes: u64) -> Duration {
         let most = Duration::from_millis(50);
         match self.pace {
-            Pace::Rate(rate) => {
+            Pace::Rate(rate) if free => {
                 let planned = start + (writes as f64 * 1e9 / rate) as u64;
                 Duration::from_nanos(planned.saturating_sub(now)).min(most)
             }
@@ -248,5 +252,28 @@ impl Target {
             );
             out.extend_from_slice(&body);
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_late_and_has_no_writer_waits_for_an_answer() {
+        let stretch = Stretch {
+            pace: Pace::Rate(100.0),
+            length: Length::Writes(10),
+            writers: 1,
+            ahead: 1,
+            patience: Duration::from_secs(1),
+        };
+        let (ms, long) = (1_000_000, Duration::from_millis(50));
+        // The third write is due 20 ms after the start.
+        let wait = |free, now| stretch.wait(free, now, 0, 2);
+        assert_eq!(wait(true, 15 * ms), Duration::from_millis(5));
+        assert_eq!(wait(true, 30 * ms), Duration::ZERO);
+        assert_eq!(wait(false, 30 * ms), long);
+        assert_eq!(Stretch { pace: Pace::Ack, ..stretch }.wait(true, 30 * ms, 0, 2), long);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::client::Client;
 use super::ledger::Side;
@@ -42,9 +42,19 @@ struct Place<'a> {
     headers: String,
 }
 
+/// Whether so many can be opened.
+///
+/// # Errors
+/// They cannot.
+pub fn check(subscribers: usize) -> Result<()> {
+    match subscribers {
+        0 => Err(Error::bad("idle: --subscribers 0 is nobody to wait")),
+        _ => scenario::check_files("idle", subscribers),
+    }
+}
+
 /// Opens so many subscriptions and closes them again, round by round.
 pub fn run(subscribers: usize, options: &Options, bar: &Bar) -> Result<Told> {
-    scenario::check_files("idle", subscribers)?;
     bar.say("idle: starting".into());
     let bed = Bed::make(options)?;
     let floor = match options.floor {
@@ -76,13 +86,21 @@ pub fn run(subscribers: usize, options: &Options, bar: &Bar) -> Result<Told> {
         }
         rounds.push(server.round(&mut client, subscribers, &what, bar)?);
     }
-    let ledger = client.ledger(Side::Server);
     let mut told = told(subscribers, base.as_ref(), &rounds, &floors);
+    let ledger = client.ledger(Side::Server);
     told.whole = ledger.faults.is_none();
     told.json["faults"] = json!(ledger.faults);
+    told.json["ended"] = json!(ledger.ended);
     told.table.push_str(&format!("\n  closed {}", ledger.faults.closed));
     if let Some(why) = &ledger.ended {
         told.table.push_str(&format!("\n  the first connection that ended: {why}"));
+    }
+    let ledger = client.ledger(Side::Floor);
+    told.whole &= ledger.faults.is_none();
+    told.json["floor_faults"] = json!(ledger.faults);
+    told.json["floor_ended"] = json!(ledger.ended);
+    if let Some(why) = &ledger.ended {
+        told.table.push_str(&format!("\n  the floor's first connection that ended: {why}"));
     }
     Ok(told)
 }

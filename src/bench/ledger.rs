@@ -12,6 +12,15 @@ pub enum Side {
     Floor,
 }
 
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Side::Server => "the server",
+            Side::Floor => "the floor",
+        })
+    }
+}
+
 /// One server's.
 #[derive(Default)]
 pub struct Ledger {
@@ -47,11 +56,12 @@ pub struct Class {
 }
 
 impl Ledger {
-    /// Forgets the counts, but not what everybody has had.
+    /// Forgets the counts, but not what everybody has had, nor faults that nobody has taken: they
+    /// came while another server was written to.
     pub fn begin(&mut self) {
-        let classes = std::mem::take(&mut self.classes);
+        let (classes, faults) = (std::mem::take(&mut self.classes), self.faults);
         let (sample, ended) = (std::mem::take(&mut self.sample), self.ended.take());
-        *self = Ledger { classes, sample, ended, ..Ledger::default() };
+        *self = Ledger { classes, sample, ended, faults, ..Ledger::default() };
     }
 
     /// Whether all that should come has come, or cannot come any more.

@@ -8,6 +8,7 @@ mod feed;
 mod floor;
 mod idle;
 mod ledger;
+mod machine;
 mod matching;
 mod options;
 mod place;
@@ -16,6 +17,7 @@ mod progress;
 mod record;
 mod report;
 mod scenario;
+mod started;
 mod stats;
 mod subscriber;
 mod wire;
@@ -23,6 +25,7 @@ mod writer;
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,9 +33,11 @@ use crate::error::Result;
 
 use self::drive::Pace;
 use self::feed::Audience;
+use self::machine::Machine;
 use self::matching::Match;
 use self::options::Options;
 use self::progress::Bar;
+use self::report::Told;
 use self::scenario::Scenario;
 
 const HELP: &str = "\
@@ -87,6 +92,9 @@ enum Command {
     /// A server of bare write() calls, for --floor
     #[command(hide = true)]
     FloorServer(floor::FloorServer),
+    /// A server to measure: it ends with the process that starts it
+    #[command(hide = true)]
+    Started(started::Started),
 }
 
 impl Bench {
@@ -101,20 +109,22 @@ impl Bench {
             Command::Writes(options) => run(writes(options), options),
             Command::Match(matching) => matching.run(),
             Command::FloorServer(floor) => floor.run(),
+            Command::Started(started) => started.run(),
         }
     }
 }
 
 fn everything(options: &Options, plans: &[usize]) -> Vec<Part> {
     let mut parts = broadcast(options);
-    if options.pace.is_none() {
+    // Several writers keep that pace anyway.
+    if options.pace.is_none() && matches!(options.writers, None | Some(1)) {
         parts.extend(broadcast(&Options { pace: Some(Pace::Ack), ..options.clone() }));
     }
     parts.extend(selective(options));
     parts.extend(mixed(options));
     parts.extend(idle(options));
     parts.extend(writes(options));
-    parts.push(Part::Match(Match::among(plans.to_vec())));
+    parts.push(Part::Match(Match::among(plans.to_vec(), options.seconds)));
     parts
 }
 
@@ -155,7 +165,11 @@ fn writes(options: &Options) -> Vec<Part> {
     let pace = options.pace.unwrap_or(Pace::Ack);
     let writers = options.writers.map_or(vec![1, 64], |writers| vec![usize::from(writers)]);
     let name = "writes";
-    let of = |writers| Part::Load(Scenario { name, audience, subscribers: 0, writers, pace });
+    let of = |writers| {
+        // Nobody listens: what is answered is delivered.
+        let pace = if writers > 1 && pace == Pace::Delivery { Pace::Ack } else { pace };
+        Part::Load(Scenario { name, audience, subscribers: 0, writers, pace })
+    };
     writers.into_iter().map(of).collect()
 }
 
@@ -170,43 +184,84 @@ enum Part {
     Match(Match),
 }
 
+impl Part {
+    fn check(&self, options: &Options) -> Result<()> {
+        match self {
+            Part::Load(scenario) => scenario.check(options),
+            Part::Idle(subscribers) => idle::check(*subscribers),
+            Part::Match(matching) => matching.check(),
+        }
+    }
+
+    fn run(&self, options: &Options, bar: &Bar) -> Result<Told> {
+        match self {
+            Part::Load(scenario) => Ok(report::told(&scenario.run(options, bar)?)),
+            Part::Idle(subscribers) => idle::run(*subscribers, options, bar),
+            Part::Match(matching) => matching.told(),
+        }
+    }
+}
+
 /// Runs these, one after the other, and tells what they came to.
 fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
+    // The last is refused before the first has taken its time.
+    parts.iter().try_for_each(|part| part.check(options))?;
     listen_for_interrupts();
+    let machine = Machine::of(options);
+    machine.warn();
     let bar = Bar::new();
-    let mut all = Vec::new();
+    if !options.json {
+        bar.print(&machine.head());
+    }
+    let (mut all, mut failed) = (Vec::new(), None);
     for part in parts {
-        let told = match part {
-            Part::Load(scenario) => report::told(&scenario.run(options, &bar)?),
-            Part::Match(matching) => matching.told()?,
-            Part::Idle(subscribers) => idle::run(subscribers, options, &bar)?,
-        };
-        if !options.json {
-            bar.print(&told.table);
+        match part.run(options, &bar) {
+            Ok(told) => {
+                if !options.json {
+                    bar.print(&told.table);
+                }
+                all.push(told);
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
-        all.push(told);
     }
     let whole = all.iter().all(|told| told.whole);
     if options.json {
-        bar.print(&format!("{:#}", report::document(all)));
+        bar.print(&format!("{:#}", report::document(all, &machine, failed.as_ref())));
     }
-    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match failed {
+        Some(error) => Err(error),
+        None if whole => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
 }
 
-/// So that Ctrl-C, or SIGTERM, leaves no server and no folder behind: the generator looks at what it sets.
+/// So that Ctrl-C, SIGTERM or SIGHUP leaves no server and no folder behind: the generator looks at
+/// what it sets.
 fn listen_for_interrupts() {
-    std::thread::spawn(|| {
+    let (listens, listening) = mpsc::channel();
+    std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
         let told = runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
+            let mut hangup = signal(SignalKind::hangup())?;
+            drop(listens);
             tokio::select! {
-                told = tokio::signal::ctrl_c() => told,
-                _ = terminate.recv() => Ok(()),
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
+            std::io::Result::Ok(())
         });
         if told.is_ok() {
             client::INTERRUPTED.store(true, Ordering::Relaxed);
         }
     });
+    // Nothing is started that a signal could leave behind before it is heard.
+    let _: std::result::Result<(), _> = listening.recv();
 }

@@ -40,7 +40,12 @@ pub struct Options {
     /// Another build of the server to measure, instead of this one
     #[arg(long, value_name = "PROGRAM", conflicts_with = "url")]
     pub server: Option<PathBuf>,
+    /// Where the server that is started keeps its data, in a folder of its own that is removed
+    /// [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    pub dir: Option<PathBuf>,
     /// A server that runs already, e.g. http://127.0.0.1:8000; a schema is made there and removed
+    /// with its records. The writes pass through the server's change log like all others
     #[arg(long, requires = "token_env")]
     pub url: Option<String>,
     /// The variable of the environment that holds an admin's token
@@ -72,6 +77,11 @@ impl Options {
     /// How long silence is waited for.
     pub fn patience(&self) -> Duration {
         Duration::from_secs_f64(self.patience)
+    }
+
+    /// Where folders of servers are made.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// How many subscribers, one run each.

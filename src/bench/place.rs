@@ -40,7 +40,8 @@ impl Bed {
                 };
                 let schema = "reading".to_owned();
                 let text = record::schema(&schema);
-                let (running, token) = Running::server(&program, &schema, &text)?;
+                let (running, token) =
+                    Running::server(&program, &options.folder(), &schema, &text)?;
                 let (address, pid) = (running.address, Some(running.pid()));
                 let _running = Some(running);
                 Ok(Bed { address, schema, pid, token, _running, borrowed: false })

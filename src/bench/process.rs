@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -139,24 +140,36 @@ impl Running {
     /// The floor: this program's own server of bare write() calls.
     pub fn floor() -> Result<Running> {
         let program = own_program()?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
         command.args(["bench", "floor-server", "--port", "0"]);
-        listening(command, None, |line| {
+        listening(&program, command, None, |line| {
             let told: Json = serde_json::from_str(line).ok()?;
             told["address"].as_str()?.parse().ok()
         })
     }
 
-    /// A server of `program` that serves this schema, and its admin's token.
-    pub fn server(program: &Path, schema: &str, text: &str) -> Result<(Running, String)> {
-        let failed = |error: std::io::Error| Error::bad(format!("a temporary folder: {error}"));
-        let folder = tempfile::Builder::new().prefix("rowcast-bench-").tempdir().map_err(failed)?;
+    /// A server of `program` that serves this schema from a folder inside `dir`, and its admin's
+    /// token.
+    pub fn server(
+        program: &Path,
+        dir: &Path,
+        schema: &str,
+        text: &str,
+    ) -> Result<(Running, String)> {
+        let failed = |error| Error::bad(format!("a folder in {}: {error}", dir.display()));
+        // It is another process's to work in: as it would be said there.
+        let dir = std::path::absolute(dir).map_err(failed)?;
+        let folder = tempfile::Builder::new().prefix("rowcast-bench-").tempdir_in(&dir);
+        let folder = folder.map_err(failed)?;
         let schemas = folder.path().join("schemas");
         fs::create_dir(&schemas).map_err(failed)?;
         fs::write(schemas.join(format!("{schema}.json")), text).map_err(failed)?;
         let password = uuid::Uuid::new_v4().simple().to_string();
-        let mut command = Command::new(program);
-        command.args(["serve", "--port", "0", "--log", "warn"]).current_dir(folder.path());
+        // With the log that it has where nobody sets one: a line for each request.
+        let mut command = Command::new(own_program()?);
+        command.args(["bench", "started", "--parent", &std::process::id().to_string(), "--"]);
+        command.arg(program).args(["serve", "--port", "0"]);
+        command.current_dir(folder.path());
         // What is set for another server is not for this one.
         command.env_clear();
         for name in ["PATH", "HOME", "TMPDIR"] {
@@ -166,7 +179,7 @@ impl Running {
         }
         command.env("ADMIN_PASSWORD", &password);
         let listens = |line: &str| line.split_once("listening on http://")?.1.trim().parse().ok();
-        let running = listening(command, Some(folder), listens)?;
+        let running = listening(program, command, Some(folder), listens)?;
         let login = json!({"login": "admin", "password": password});
         let path = "/api/auth/local/login";
         let answer = place::call(running.address, Method::POST, path, None, Some(&login))?;
@@ -179,11 +192,14 @@ impl Running {
 
 /// Starts a process and waits for the line that tells its address.
 fn listening(
+    program: &Path,
     mut command: Command,
     folder: Option<tempfile::TempDir>,
     address: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
 ) -> Result<Running> {
-    let program = command.get_program().to_string_lossy().into_owned();
+    let program = program.display();
+    // Ctrl-C is for this process, which then ends the other.
+    command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let child = command.spawn().map_err(|error| Error::bad(format!("{program}: {error}")))?;
     let mut running = Running { child, address: SocketAddr::from(([0; 4], 0)), _folder: folder };
@@ -205,7 +221,10 @@ fn listening(
             running.address = address;
             Ok(running)
         }
-        Err(_) => Err(Error::new(Kind::Unavailable, format!("{program} did not start to listen"))),
+        Err(_) => Err(Error::new(
+            Kind::Unavailable,
+            format!("{program} did not start to listen; run by hand it says why"),
+        )),
     }
 }
 

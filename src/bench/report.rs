@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::error::Error;
+
+use super::check::Faults;
 use super::drive::{Milliseconds, Sample};
+use super::machine::Machine;
 use super::scenario::Outcome;
 use super::stats::median;
 
@@ -108,7 +112,11 @@ pub struct Told {
 
 /// What a scenario came to.
 pub fn told(outcome: &Outcome) -> Told {
-    Told { table: table(outcome), json: result(outcome), whole: outcome.faults.is_none() }
+    Told {
+        table: table(outcome),
+        json: result(outcome),
+        whole: outcome.faults.is_none() && outcome.floor_faults.is_none(),
+    }
 }
 
 fn table(outcome: &Outcome) -> String {
@@ -142,13 +150,22 @@ fn table(outcome: &Outcome) -> String {
     };
     more("subscriptions a second", outcome.opened_per_second);
     more("KiB per idle subscription", outcome.memory_per_subscription.map(|bytes| bytes / 1024.0));
-    let faults = outcome.faults;
-    lines.push(format!(
-        "  missing {}, doubled {}, reordered {}, unexpected {}, closed {}",
-        faults.missing, faults.doubled, faults.reordered, faults.unexpected, faults.closed
-    ));
+    let told = |faults: Faults| {
+        let Faults { missing, doubled, reordered, unexpected, closed } = faults;
+        format!(
+            "missing {missing}, doubled {doubled}, reordered {reordered}, unexpected {unexpected}, \
+             closed {closed}"
+        )
+    };
+    lines.push(format!("  {}", told(outcome.faults)));
     if let Some(why) = &outcome.ended {
         lines.push(format!("  the first connection that ended: {why}"));
+    }
+    if !outcome.floor_faults.is_none() {
+        lines.push(format!("  the floor: {}", told(outcome.floor_faults)));
+    }
+    if let Some(why) = &outcome.floor_ended {
+        lines.push(format!("  the floor's first connection that ended: {why}"));
     }
     lines.join("\n")
 }
@@ -177,26 +194,19 @@ pub fn grouped(value: f64, decimals: usize) -> String {
     out
 }
 
-/// One document of all that was run.
-pub fn document(all: Vec<Told>) -> Json {
+/// One document of all that was run, and why there is no more.
+pub fn document(all: Vec<Told>, machine: &Machine, error: Option<&Error>) -> Json {
     let results: Vec<Json> = all.into_iter().map(|told| told.json).collect();
-    json!({
+    let mut document = json!({
         "rowcast": env!("CARGO_PKG_VERSION"),
         "command": std::env::args().skip(1).collect::<Vec<_>>(),
-        "machine": machine(),
+        "machine": machine.json(),
         "results": results,
-    })
-}
-
-/// What else may explain the figures.
-fn machine() -> Json {
-    let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
-    json!({
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "os": std::env::consts::OS,
-        "kernel": read("/proc/sys/kernel/osrelease"),
-        "load": read("/proc/loadavg"),
-    })
+    });
+    if let Some(error) = error {
+        document["error"] = json!(error.to_string());
+    }
+    document
 }
 
 fn result(outcome: &Outcome) -> Json {
@@ -221,6 +231,8 @@ fn result(outcome: &Outcome) -> Json {
         "memory_per_subscription": outcome.memory_per_subscription,
         "faults": outcome.faults,
         "ended": outcome.ended,
+        "floor_faults": outcome.floor_faults,
+        "floor_ended": outcome.floor_ended,
         "rounds": {"server": outcome.server, "floor": outcome.floor},
     })
 }

@@ -41,6 +41,9 @@ pub struct Outcome {
     pub faults: Faults,
     /// Why the first connection that the server ended did.
     pub ended: Option<String>,
+    /// The same of the floor: its figures are none to compare with then.
+    pub floor_faults: Faults,
+    pub floor_ended: Option<String>,
     /// Subscriptions a second while they came up.
     pub opened_per_second: Option<f64>,
     /// What one costs the server, in bytes, before anything was sent to it.
@@ -51,12 +54,27 @@ pub struct Outcome {
 const WARM: Duration = Duration::from_millis(500);
 
 impl Scenario {
-    pub fn run(&self, options: &Options, bar: &Bar) -> Result<Outcome> {
+    /// Whether it can be run at all.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check(&self, options: &Options) -> Result<()> {
         let floors = if options.floor { self.floor_subscribers() } else { 0 };
         check_files(self.name, self.subscribers + floors + self.writers)?;
-        if self.pace == Pace::Delivery && self.writers > 1 {
-            return Err(Error::bad("--pace delivery is for one writer; use ack or a rate"));
+        match self.pace {
+            Pace::Delivery if self.writers > 1 => {
+                Err(Error::bad("--pace delivery is for one writer; use ack or a rate"))
+            }
+            Pace::Rate(rate) if 1.0 / rate >= options.patience => Err(Error::bad(format!(
+                "--pace {rate}: {} seconds lie between two writes, and --patience gives up after {}",
+                1.0 / rate,
+                options.patience
+            ))),
+            _ => Ok(()),
         }
+    }
+
+    pub fn run(&self, options: &Options, bar: &Bar) -> Result<Outcome> {
         bar.say(format!("{}: starting", self.name));
         let bed = Bed::make(options)?;
         let mut client = Client::new()?;
@@ -93,12 +111,13 @@ impl Scenario {
         let warm = Stretch { length: warm(options), ..stretch };
         bar.say(format!("{}: warming up", self.name));
         let mut faults = warm.run(&mut client, &mut server, |_| {})?.faults;
+        let mut floor_faults = Faults::default();
         let mut floor = match options.floor {
             true => Some(self.floor(&mut client, &bed, options, bar)?),
             false => None,
         };
         if let Some((_, floor)) = &mut floor {
-            faults.add(warm.run(&mut client, floor, |_| {})?.faults);
+            floor_faults.add(warm.run(&mut client, floor, |_| {})?.faults);
         }
 
         let mut rounds = (Vec::new(), Vec::new());
@@ -110,8 +129,11 @@ impl Scenario {
             bar.say(format!("{}: server, {round} of {}", self.name, options.pairs));
             rounds.0.push(stretch.run(&mut client, &mut server, |share| bar.at(share))?);
         }
-        rounds.0.iter().chain(&rounds.1).for_each(|sample| faults.add(sample.faults));
-        faults.add(settle(&mut client)?);
+        settle(&mut client)?;
+        rounds.0.iter().for_each(|sample| faults.add(sample.faults));
+        rounds.1.iter().for_each(|sample| floor_faults.add(sample.faults));
+        faults.add(client.ledger(Side::Server).faults);
+        floor_faults.add(client.ledger(Side::Floor).faults);
         Ok(Outcome {
             scenario: self.name,
             subscribers: self.subscribers,
@@ -121,6 +143,8 @@ impl Scenario {
             floor: rounds.1,
             faults,
             ended: client.ledger(Side::Server).ended.take(),
+            floor_faults,
+            floor_ended: client.ledger(Side::Floor).ended.take(),
             opened_per_second: some.then(|| self.subscribers as f64 / took.as_secs_f64()),
             memory_per_subscription: grown
                 .filter(|_| some)
@@ -228,13 +252,12 @@ fn warm(options: &Options) -> Length {
     }
 }
 
-/// Waits a moment for what should not come; gives what did.
-fn settle(client: &mut Client) -> Result<Faults> {
-    client.ledger(Side::Server).begin();
+/// Waits a moment for what should not come.
+fn settle(client: &mut Client) -> Result<()> {
     for _ in 0..4 {
         client.turn(Duration::from_millis(50))?;
     }
-    Ok(client.ledger(Side::Server).faults)
+    Ok(())
 }
 
 fn told(pace: Pace) -> String {

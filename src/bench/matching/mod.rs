@@ -9,7 +9,9 @@ mod cell;
 mod stage;
 
 use std::fmt::Write;
+use std::io::Read as _;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use clap::ValueEnum as _;
@@ -18,7 +20,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+use super::client::look_for_interrupt;
+use super::listen_for_interrupts;
+use super::machine::warn_of_debug;
 use super::report::Told;
+use super::started::end_with_parent;
 
 use cell::{Cell, measure};
 use stage::Family;
@@ -56,6 +62,10 @@ impl Match {
     /// # Errors
     /// A size that makes no sense, or a process that could not be run.
     pub fn run(&self) -> Result<ExitCode> {
+        if !self.here {
+            listen_for_interrupts();
+            warn_of_debug();
+        }
         let told = self.told()?;
         match self.json {
             true => print(&told.json.to_string()),
@@ -65,9 +75,20 @@ impl Match {
     }
 
     /// All families among so many plans.
-    pub fn among(plans: Vec<usize>) -> Match {
+    pub fn among(plans: Vec<usize>, seconds: f64) -> Match {
         let family = Family::value_variants().to_vec();
-        Match { plans, family, seconds: 2.0, json: true, here: false }
+        Match { plans, family, seconds, json: true, here: false }
+    }
+
+    /// Whether it can be run at all.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check(&self) -> Result<()> {
+        match self.plans.contains(&0) {
+            true => Err(Error::bad("--plans: 0 is nothing to match among")),
+            false => Ok(()),
+        }
     }
 
     /// Measures.
@@ -77,8 +98,9 @@ impl Match {
     pub fn told(&self) -> Result<Told> {
         let time = Duration::try_from_secs_f64(self.seconds);
         let time = time.map_err(|error| Error::bad(format!("--seconds: {error}")))?;
-        if self.plans.contains(&0) {
-            return Err(Error::bad("--plans: 0 is nothing to match among"));
+        self.check()?;
+        if self.here {
+            end_with_parent()?;
         }
         let mut cells = Vec::new();
         for &family in &self.family {
@@ -105,10 +127,33 @@ impl Match {
         let mut command = Command::new(program);
         command.args(["bench", "match", "--here", "--json", "--family", family.name()]);
         command.args(["--plans", &plans.to_string(), "--seconds", &self.seconds.to_string()]);
-        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-        let output = output.map_err(|error| failed(&error))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| failed(&error))?;
+        let (sender, told) = mpsc::channel();
+        if let Some(mut stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                // What cannot be read is no report.
+                let _ = stdout.read_to_end(&mut text);
+                let _ = sender.send(text);
+            });
+        }
+        let text = loop {
+            match told.recv_timeout(Duration::from_millis(100)) {
+                Ok(text) => break text,
+                Err(RecvTimeoutError::Disconnected) => break Vec::new(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Err(error) = look_for_interrupt() {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
+        let status = child.wait().map_err(|error| failed(&error))?;
+        look_for_interrupt()?;
         // One that measured something wrong says so in what it tells.
-        serde_json::from_slice(&output.stdout).map_err(|_| failed(&output.status))
+        serde_json::from_slice(&text).map_err(|_| failed(&status))
     }
 }
 
