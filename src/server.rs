@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -210,8 +210,7 @@ pub async fn serve(mut config: Config) -> Result<()> {
     let mut stop = Stop::new()?;
     // Before anything is made or changed: a second server on the port should leave no trace.
     let address = SocketAddr::new(config.host, config.port);
-    let listener =
-        TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))?;
+    let listener = listen(address).map_err(|error| cannot_listen(address, &error))?;
     let address = listener.local_addr().map_err(Error::internal)?;
     let app = App::open(config).await?;
     let first_admin = hello::first_admin(&app).await?;
@@ -241,6 +240,18 @@ pub async fn serve(mut config: Config) -> Result<()> {
         let _ = accepting.await;
     }
     Ok(())
+}
+
+/// Connections that wait to be accepted; the system may allow fewer. When a server comes back its
+/// clients do so together, and who finds no room tries again a second later.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port that a server has just left may be taken at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Error {

@@ -115,6 +115,8 @@ impl Floor {
         let poll = Poll::new().map_err(failed)?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut listener = TcpListener::bind(address).map_err(failed)?;
+        // As many may wait to be accepted as at the server.
+        rustix::net::listen(&listener, 4_096).map_err(|error| failed(error.into()))?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(failed)?;
         let end = Arc::new(Waker::new(poll.registry(), END).map_err(failed)?);
         Ok(Floor {
