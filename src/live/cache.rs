@@ -86,8 +86,8 @@ impl<V> Drop for Making<'_, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Cache<K, V> {
-    /// Holds at most `max_bytes`, but for the place of what was asked for last; what is larger is
-    /// made and not kept.
+    /// Holds at most `max_bytes`, but for the places of what is being made; what is larger is made
+    /// and not kept.
     pub fn new(max_bytes: usize) -> Self {
         let state = State { places: HashMap::new(), used: BTreeMap::new(), now: 0, bytes: 0 };
         Cache { max_bytes, state: Mutex::new(state) }
@@ -116,7 +116,8 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
         W: Future<Output = Result<T>>,
         F: Future<Output = Result<(V, usize)>>,
     {
-        let thing = self.lock().place(key, good, self.max_bytes);
+        let asking = Asking { cache: self, key, thing: self.lock().place(key, good).into() };
+        let Some(thing) = &asking.thing else { unreachable!("just placed") };
         loop {
             let turn = match thing.value.get() {
                 Some(value) => return Ok(value.clone()),
@@ -138,7 +139,7 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
             let made = Arc::new(value);
             let _ = thing.value.set(made.clone());
             drop(making);
-            self.lock().weigh(key, &thing, bytes, self.max_bytes);
+            self.lock().weigh(key, thing, bytes, self.max_bytes);
             return Ok(made);
         }
     }
@@ -149,8 +150,31 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
     }
 }
 
+/// That somebody has asked, until this is dropped. What was not made by then, and nobody else waits
+/// for, has no place any more: it would never be weighed.
+struct Asking<'a, K: Clone + Eq + Hash, V> {
+    cache: &'a Cache<K, V>,
+    key: &'a K,
+    /// Let go of under the lock, so that of two who leave one sees that it is the last.
+    thing: Option<Made<V>>,
+}
+
+impl<K: Clone + Eq + Hash, V> Drop for Asking<'_, K, V> {
+    fn drop(&mut self) {
+        let Some(thing) = self.thing.take_if(|thing| thing.value.get().is_none()) else { return };
+        let mut state = self.cache.lock();
+        if let Some(place) = state.places.get(self.key)
+            && Arc::ptr_eq(&place.made, &thing)
+            && Arc::strong_count(&thing) == 2
+        {
+            state.remove(self.key);
+        }
+        drop(thing);
+    }
+}
+
 impl<K: Clone + Eq + Hash, V> State<K, V> {
-    fn place(&mut self, key: &K, good: impl Fn(&V) -> bool, max_bytes: usize) -> Made<V> {
+    fn place(&mut self, key: &K, good: impl Fn(&V) -> bool) -> Made<V> {
         self.now += 1;
         if let Some(place) = self.places.get_mut(key)
             && place.made.value.get().is_none_or(|value| good(value))
@@ -161,8 +185,6 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
             return place.made.clone();
         }
         self.remove(key);
-        // What is never made is never weighed, and has a place all the same.
-        self.fit(max_bytes);
         let made = Made::default();
         let place = Place { made: made.clone(), used: self.now, bytes: PLACE_BYTES };
         self.places.insert(key.clone(), place);
@@ -182,11 +204,6 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
                 return self.remove(key);
             }
         }
-        self.fit(max_bytes);
-    }
-
-    /// Lets the least recently used go.
-    fn fit(&mut self, max_bytes: usize) {
         while self.bytes > max_bytes
             && let Some((_, oldest)) = self.used.first_key_value()
         {
@@ -239,16 +256,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fails_is_bounded_too() {
-        let cache = Cache::<u32, u32>::new(3 * PLACE_BYTES);
-        for key in 0..100 {
+    async fn what_was_not_made_has_no_place() {
+        let cache = Arc::new(Cache::<u32, u32>::new(3 * PLACE_BYTES));
+        for key in 0..10 {
             let fails = async |()| Err(Error::bad("no"));
             assert!(cache.get(&key, |_| true, async || Ok(()), fails).await.is_err());
-            assert!(cache.bytes() <= 4 * PLACE_BYTES);
+            assert_eq!((cache.bytes(), cache.lock().used.len()), (0, 0));
         }
-        assert!(cache.lock().places.len() <= 4 && cache.lock().used.len() <= 4);
-        assert_eq!(number(&cache, 100, 100).await, (1_000, true));
-        assert_eq!(number(&cache, 100, 100).await, (1_000, false));
+        // Nor has what everybody stopped waiting for; the last one to leave takes it along.
+        let ask = |key: u32| {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                let never = async |()| std::future::pending().await;
+                cache.get(&key, |_| true, async || Ok(()), never).await.map(drop)
+            })
+        };
+        let asked: Vec<_> = (0..10).map(|n| ask(n % 5)).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(cache.bytes(), 5 * PLACE_BYTES, "what is being made has its place");
+        for (left, asked) in asked.into_iter().enumerate() {
+            asked.abort();
+            assert!(asked.await.is_err());
+            assert_eq!(cache.lock().places.len(), 5 - left.saturating_sub(4).min(5));
+        }
+        assert_eq!((cache.bytes(), cache.lock().used.len()), (0, 0));
+        assert_eq!(number(&cache, 1, 100).await, (10, true));
     }
 
     #[tokio::test]
