@@ -50,6 +50,11 @@ impl Helm {
         Some(matcher.due())
     }
 
+    #[cfg(test)]
+    pub(super) fn look<T>(&self, at: impl FnOnce(&Matcher) -> T) -> T {
+        at(self.matcher.lock().expect("no panic").as_ref().expect("a matcher"))
+    }
+
     /// Has the command done in its turn, here and now if possible. `false` once closed: it is
     /// dropped.
     pub(super) fn command(&self, command: Command) -> bool {

@@ -10,6 +10,7 @@ use crate::model::catalog::Catalog;
 use crate::model::change::{Commit, Notice};
 use crate::model::cursor::Cursor;
 use crate::model::schema::SchemaId;
+use crate::query::Plans;
 use crate::store::Mark;
 
 use super::fanout::{Failure, Fanout};
@@ -38,6 +39,7 @@ pub(super) struct Matcher {
     /// The catalog at the present place in the log.
     pub(super) catalog: Arc<Catalog>,
     pub(super) principals: Arc<dyn Principals>,
+    pub(super) plans: Arc<Plans>,
     pub(super) wanted: Arc<Wanted>,
     pub(super) limits: Arc<Limits>,
     /// The last entry that was told.
@@ -58,6 +60,7 @@ impl Matcher {
         queue: Arc<Queue>,
         source: Arc<dyn Source>,
         principals: Arc<dyn Principals>,
+        plans: Arc<Plans>,
         wanted: Arc<Wanted>,
         limits: Arc<Limits>,
     ) -> Result<Self> {
@@ -72,6 +75,7 @@ impl Matcher {
             catalog,
             source,
             principals,
+            plans,
             wanted,
             mark,
             gaps: Gaps::default(),

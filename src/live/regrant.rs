@@ -35,18 +35,19 @@ pub(super) fn present(principals: &dyn Principals, was: &Arc<Principal>) -> Opti
     Some(if *now == **was { was.clone() } else { now })
 }
 
-/// Compiles under the matcher's catalog. Related rows that nobody read before are wanted from now
+/// Compiles under the matcher's catalog, once for all who ask the same and may see the same. Related rows that nobody read before are wanted from now
 /// on; an entry that the writer made without them ends the plans it would concern (see
 /// [`Fault::Ungathered`](super::fanout::Fault)).
 pub(super) fn compile(
     matcher: &Matcher,
     request: &Request,
-    principal: &Principal,
+    principal: &Arc<Principal>,
 ) -> Result<(Arc<Plan>, Option<Arc<Hold>>)> {
-    let plan = Plan::compile(&matcher.catalog, principal, &matcher.limits, &request.ask)?;
+    let (catalog, limits) = (&matcher.catalog, &matcher.limits);
+    let plan = matcher.plans.compile(catalog, principal, limits, &mut request.ask.clone())?;
     let back = request.told.transitions;
     let hold = matcher.wanted.hold(plan.schema.id, &plan.paths, back).map(|(hold, _)| hold);
-    Ok((Arc::new(plan), hold))
+    Ok((plan, hold))
 }
 
 /// Sessions of this user ended.

@@ -182,8 +182,7 @@ pub struct Stats {
 pub struct Live {
     pub(super) core: Arc<Core>,
     ledger: Arc<Ledger>,
-    helm: Arc<Helm>,
-    plans: Plans,
+    pub(super) helm: Arc<Helm>,
     next: AtomicU64,
     matcher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -199,6 +198,7 @@ impl Live {
     ) -> Result<Arc<Live>> {
         let queue = tail.0;
         let wanted = Wanted::new(source.clone());
+        let plans = Arc::new(Plans::default());
         let failed = |error| Error::internal(format!("cannot start the matcher: {error}"));
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -206,8 +206,8 @@ impl Live {
             .spawn({
                 let (queue, source) = (queue.clone(), source.clone());
                 let (wanted, limits) = (wanted.clone(), limits.clone());
-                let principals = principals.clone();
-                move || match Matcher::new(queue, source, principals, wanted, limits) {
+                let (principals, plans) = (principals.clone(), plans.clone());
+                move || match Matcher::new(queue, source, principals, plans, wanted, limits) {
                     Ok(matcher) => {
                         let recent = matcher.recent.clone();
                         let helm = Helm::new(matcher);
@@ -220,10 +220,9 @@ impl Live {
             .map_err(|error| failed(error.to_string()))?;
         let (recent, helm) = told.recv().map_err(|_| failed("it panicked".into()))??;
         Ok(Arc::new(Live {
-            core: Core::new(queue, source, principals, wanted, recent, limits),
+            core: Core::new(queue, source, principals, plans, wanted, recent, limits),
             ledger: Arc::default(),
             helm,
-            plans: Plans::default(),
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
         }))
@@ -247,7 +246,7 @@ impl Live {
         let core = &self.core;
         let catalog = core.source.catalog();
         let Request { principal, ask, .. } = &mut request;
-        let plan = self.plans.compile(&catalog, principal, &core.limits, ask)?;
+        let plan = core.plans.compile(&catalog, principal, &core.limits, ask)?;
         let share = self.charge(&request, &plan)?;
         let key = request.id.as_deref().map(|id| record_key(&plan.schema, id)).transpose()?;
         let back = request.told.transitions;

@@ -8,6 +8,7 @@ mod held;
 mod oracle;
 mod refill;
 mod rounds;
+mod shared;
 mod told;
 mod transitions;
 pub(super) mod world;

@@ -18,7 +18,7 @@ use crate::model::catalog::Catalog;
 use crate::model::cursor::Cursor;
 use crate::model::related::{Key, Paths};
 use crate::model::schema::{Schema, SchemaId};
-use crate::query::Plan;
+use crate::query::{Plan, Plans};
 use crate::store::Mark;
 
 use super::history::{History, Listener};
@@ -40,6 +40,7 @@ pub(super) struct Core {
     pub(super) queue: Arc<Queue>,
     pub(super) source: Arc<dyn Source>,
     pub(super) principals: Arc<dyn Principals>,
+    pub(super) plans: Arc<Plans>,
     pub(super) wanted: Arc<Wanted>,
     pub(super) recent: Arc<Recent>,
     pub(super) history: History,
@@ -57,6 +58,7 @@ impl Core {
         queue: Arc<Queue>,
         source: Arc<dyn Source>,
         principals: Arc<dyn Principals>,
+        plans: Arc<Plans>,
         wanted: Arc<Wanted>,
         recent: Arc<Recent>,
         limits: Arc<Limits>,
@@ -66,6 +68,7 @@ impl Core {
             queue,
             source,
             principals,
+            plans,
             wanted,
             recent,
             closing: watch::channel(None).0,
@@ -248,11 +251,12 @@ impl Way {
 
     /// Compiles the plan anew, whatever it was.
     pub(super) async fn adopt(&mut self, catalog: Arc<Catalog>, who: Arc<Principal>) -> Result<()> {
-        let plan = Plan::compile(&catalog, &who, &self.core.limits, &self.request.ask)?;
+        let core = self.core.clone();
+        let plan = core.plans.compile(&catalog, &who, &core.limits, &mut self.request.ask)?;
         let back = self.request.told.transitions;
-        self.hold = self.core.wanted.settle(plan.schema.id, &plan.paths, back).await?;
+        self.hold = core.wanted.settle(plan.schema.id, &plan.paths, back).await?;
         self.request.principal = who;
-        self.plan = Arc::new(plan);
+        self.plan = plan;
         Ok(())
     }
 

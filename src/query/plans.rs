@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::auth::principal::Principal;
 use crate::auth::rules;
@@ -17,7 +17,7 @@ use crate::model::catalog::Catalog;
 use crate::model::json;
 use crate::model::schema::{Schema, SchemaId};
 
-use super::{Ask, Plan, Question};
+use super::{Ask, Body, Plan, Question};
 
 /// How many are kept at least, and half of how many at most.
 const PLANS: usize = 1_024;
@@ -28,6 +28,9 @@ const KEY_BYTES: usize = 4 << 10;
 /// The most memory of a question that is kept, with the claims it is told apart by: much of what is
 /// asked may leave nothing in the key.
 const ASK_BYTES: usize = 2 * KEY_BYTES;
+
+/// So many bodies are known before any are looked at that may be gone.
+const BODIES: usize = 64;
 
 /// See the module. One for the server, shared.
 #[derive(Debug, Default)]
@@ -45,6 +48,15 @@ struct Kept {
     old: HashMap<u64, Known>,
     /// Schemas by whether a rule that counts there speaks of the principal itself.
     personal: HashMap<SchemaId, bool>,
+    bodies: Bodies,
+}
+
+/// What plans show that are there still, kept here or not.
+#[derive(Debug, Default)]
+struct Bodies {
+    known: HashMap<u64, Weak<Body>>,
+    /// With so many known, those that are gone are taken out.
+    tidy_at: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -65,7 +77,7 @@ impl Plans {
         limits: &Limits,
         asked: &mut Question,
     ) -> Result<Arc<Plan>> {
-        let compile = |asked: &Ask| Plan::compile(catalog, principal, limits, asked).map(Arc::new);
+        let compile = |asked: &Ask| self.make(catalog, principal, limits, asked);
         let Some(schema) = catalog.named(&asked.schema) else { return compile(asked) };
         let bytes = asked.memory();
         if bytes > ASK_BYTES {
@@ -74,13 +86,10 @@ impl Plans {
         let hash;
         let personal;
         {
-            let mut kept = self.lock();
+            let mut kept = self.kept(catalog);
             if kept.version > catalog.version {
                 drop(kept);
                 return compile(asked);
-            }
-            if kept.version < catalog.version {
-                *kept = Kept { version: catalog.version, ..Kept::default() };
             }
             personal = kept.personal(catalog, schema);
             if personal && bytes + json::memory_of(&principal.claims) > ASK_BYTES {
@@ -104,6 +113,37 @@ impl Plans {
         Ok(plan)
     }
 
+    /// A new plan, whose bodies are those that other plans have already: a million filters on one
+    /// projection keep one.
+    fn make(
+        &self,
+        catalog: &Arc<Catalog>,
+        principal: &Principal,
+        limits: &Limits,
+        asked: &Ask,
+    ) -> Result<Arc<Plan>> {
+        let mut plan = Plan::compile(catalog, principal, limits, asked)?;
+        let mut kept = self.kept(catalog);
+        if kept.version == catalog.version {
+            let bodies = [Some(&mut plan.body), plan.watch.as_mut(), plan.reads.as_mut()];
+            for body in bodies.into_iter().flatten() {
+                let hash = self.seed.hash_one(&body.key);
+                kept.bodies.share(hash, body);
+            }
+        }
+        drop(kept);
+        Ok(Arc::new(plan))
+    }
+
+    /// What is kept, of this catalog or a later one.
+    fn kept(&self, catalog: &Catalog) -> MutexGuard<'_, Kept> {
+        let mut kept = self.lock();
+        if kept.version < catalog.version {
+            *kept = Kept { version: catalog.version, ..Kept::default() };
+        }
+        kept
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +154,23 @@ impl Plans {
         let subject = || principal.claims.get("sub").and_then(|subject| subject.as_str());
         let user = personal.then(|| (principal.user, &principal.username, subject()));
         self.seed.hash_one((asked, principal.admin, principal.logged_in, &principal.roles, user))
+    }
+}
+
+impl Bodies {
+    /// Makes an equal one of it, where there is one. Of two of one hash the first is known.
+    fn share(&mut self, hash: u64, body: &mut Arc<Body>) {
+        match self.known.get(&hash).and_then(Weak::upgrade) {
+            Some(known) if known.key == body.key => *body = known,
+            Some(_) => {}
+            None => {
+                if self.known.len() >= self.tidy_at {
+                    self.known.retain(|_, body| body.strong_count() > 0);
+                    self.tidy_at = (2 * self.known.len()).max(BODIES);
+                }
+                self.known.insert(hash, Arc::downgrade(body));
+            }
+        }
     }
 }
 
@@ -319,6 +376,49 @@ mod tests {
             let before = plans.lock().young.len();
             plans.compile(&catalog, &who, &limits, &mut question).expect("a plan");
             assert_eq!(plans.lock().young.len(), before);
+        }
+    }
+
+    #[test]
+    fn plans_of_one_projection_share_a_body_while_there_is_one() {
+        let (limits, plans) = (Limits::default(), Plans::default());
+        let who = somebody(1, &["editor"]);
+        let compile = |catalog: &Arc<Catalog>, select: &str, title: &str| {
+            let (select, watch) = (Some(select.into()), Some("views".into()));
+            let filter = Some(json!({"title": title, "category.name": "a"}));
+            let ask = Ask { schema: "blog".into(), filter, select, watch, ..Ask::default() };
+            plans.compile(catalog, &who, &limits, &mut ask.into()).expect("a plan")
+        };
+        let (old, new) = (catalog(1, by_role()), catalog(2, by_role()));
+        let one = compile(&old, "title", "a");
+        let same = |one: &Option<Arc<Body>>, other: &Option<Arc<Body>>| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => panic!("both have one"),
+        };
+        // Too long to be kept, too.
+        for title in ["b".to_owned(), "c".repeat(ASK_BYTES)] {
+            let other = compile(&old, "title", &title);
+            assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one.body, &other.body));
+            assert!(same(&one.watch, &other.watch) && same(&one.reads, &other.reads));
+        }
+        let other = compile(&old, "views", "a");
+        assert!(!Arc::ptr_eq(&one.body, &other.body) && same(&one.watch, &other.watch));
+        // Another catalog's are others, nor do they meet when somebody comes late.
+        let two = compile(&new, "title", "a");
+        assert!(!Arc::ptr_eq(&one.body, &two.body));
+        assert!(!Arc::ptr_eq(&compile(&old, "title", "b").body, &two.body));
+        // Those that are gone are forgotten.
+        drop((one, other));
+        let limits = Limits { select_entries: 10_000, ..Limits::default() };
+        let long = "a".repeat(ASK_BYTES);
+        for n in 0..10 * BODIES {
+            let fields = ["id", "title", "views", "notes", "category", "author"];
+            let at = |place: usize| fields[n / 6usize.pow(place as u32) % 6];
+            let select = Some(format!("{},{},{},{}", at(0), at(1), at(2), at(3)));
+            let filter = Some(json!({"title": long}));
+            let ask = Ask { schema: "blog".into(), filter, select, ..Ask::default() };
+            plans.compile(&new, &who, &limits, &mut ask.into()).expect("a plan");
+            assert!(plans.lock().bodies.known.len() <= BODIES + 4);
         }
     }
 

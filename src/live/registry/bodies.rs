@@ -24,7 +24,7 @@ pub(super) struct Bodies {
 
 impl Bodies {
     /// The body that the plan shows. A plan that nobody else holds gives its own up for the one
-    /// that is there already: a million filters on one projection keep one body.
+    /// that is there already, where [`Plans`](crate::query::Plans) has not seen to it.
     pub(super) fn share(&mut self, plan: &mut Arc<Plan>) -> BodyId {
         let body = match self.by_key.get(&plan.body.key) {
             Some(&body) => body,

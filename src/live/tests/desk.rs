@@ -52,7 +52,14 @@ impl Desk {
         let ground = Arc::new(Arc::new(Ground::new(catalog.clone())));
         let principals = Arc::new(people.clone());
         let wanted = Wanted::new(ground.clone());
-        let matcher = Matcher::new(tail.0, ground.clone(), principals, wanted, limits.clone());
+        let matcher = Matcher::new(
+            tail.0,
+            ground.clone(),
+            principals,
+            Arc::default(),
+            wanted,
+            limits.clone(),
+        );
         Desk {
             matcher: matcher.expect("a matcher"),
             sink,
