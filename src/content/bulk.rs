@@ -1,6 +1,7 @@
 //! Update and delete of all records that a filter names: one commit, or none.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -13,7 +14,8 @@ use crate::model::change::Row;
 use crate::model::related::Key;
 use crate::model::schema::{Schema, Shape, Slot};
 use crate::query::{Ask, Plan};
-use crate::store::{Query, Rows, Tx};
+use crate::store::fair::Payer;
+use crate::store::{Lane, Query, Rows, Tx};
 
 use super::job::{Job, Origin, Rules};
 use super::write::{Asked, Prepared};
@@ -27,6 +29,15 @@ pub struct BulkAsk {
     pub filter: Json,
     /// Scalars came as text, to be read by the field's type.
     pub untyped: bool,
+    /// Where it comes from: of those who are no users here, each address waits in a line of its
+    /// own. `None`: whoever owns the data directory.
+    pub address: Option<IpAddr>,
+}
+
+impl BulkAsk {
+    fn lane(&self, principal: &Principal) -> Lane {
+        Lane::Of(Payer::of(principal.user, self.address))
+    }
 }
 
 impl Content {
@@ -45,6 +56,7 @@ impl Content {
         if accounts::holds_password(&catalog, &ask.schema) {
             accounts::refuse_password(&mut body)?;
         }
+        let lane = ask.lane(principal);
         let mut asked = self.bulk(principal, ask, Action::Update, body);
         let prepared = asked.prepare(&catalog)?;
         let job = move |tx: &mut Tx<'_>| {
@@ -67,7 +79,7 @@ impl Content {
             accounts::written(&mut job, &schema, None, None)?;
             Ok(rows.len() as u64)
         };
-        Ok(self.store.write_long(principal.user, job).await?.value)
+        Ok(self.store.write_long(lane, job).await?.value)
     }
 
     /// Deletes every record that is in the filter, in what the principal may read, and in what it
@@ -76,6 +88,7 @@ impl Content {
     /// # Errors
     /// As [`Content::delete`], but for records that are not there; 413 over the limits.
     pub async fn delete_all(&self, principal: &Principal, ask: BulkAsk) -> Result<u64> {
+        let lane = ask.lane(principal);
         let mut asked = self.bulk(principal, ask, Action::Delete, Map::new());
         let prepared = asked.prepare(&self.store.catalog())?;
         let job = move |tx: &mut Tx<'_>| {
@@ -86,7 +99,7 @@ impl Content {
             accounts::written(&mut job, &schema, None, None)?;
             Ok(rows.len() as u64)
         };
-        Ok(self.store.write_long(principal.user, job).await?.value)
+        Ok(self.store.write_long(lane, job).await?.value)
     }
 
     fn bulk(

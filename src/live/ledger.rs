@@ -1,32 +1,10 @@
 //! What each principal's subscriptions cost, bounded as long as they last.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use uuid::Uuid;
-
 use crate::error::{Error, Kind, Result};
-
-/// Whom a subscription's cost is counted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Payer {
-    /// A user of this server, from wherever it comes.
-    User(Uuid),
-    /// Guests, and an outside issuer's users whom nobody here is linked to. `None`: whoever owns
-    /// the data directory.
-    Address(Option<IpAddr>),
-}
-
-impl Payer {
-    /// Whoever asks from `address`: a user where the principal is one.
-    pub fn of(user: Option<Uuid>, address: Option<IpAddr>) -> Payer {
-        match user {
-            Some(user) => Payer::User(user),
-            None => Payer::Address(address.map(|address| address.to_canonical())),
-        }
-    }
-}
+pub use crate::store::fair::Payer;
 
 /// All principals with subscriptions.
 #[derive(Debug, Default)]
@@ -125,6 +103,10 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]

@@ -70,16 +70,17 @@ impl Turns {
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(state) = self.state.take() else { return };
+        let mut gone = Vec::new();
         loop {
             let mut held = lock(&state);
-            let Some(next) = held.waiting.pop() else {
+            let Some(next) = held.waiting.pop(oneshot::Sender::is_closed, &mut gone) else {
                 held.free += 1;
                 return;
             };
             drop(held);
             match next.send(Turn { state: Some(state.clone()) }) {
                 Ok(()) => return,
-                // Whoever it was has left.
+                // Whoever it was has left just now.
                 Err(mut turn) => turn.state = None,
             }
         }
@@ -96,6 +97,28 @@ mod tests {
 
     fn payer(last: u8) -> Payer {
         Payer::of(None, Some(IpAddr::from([192, 0, 2, last])))
+    }
+
+    #[tokio::test]
+    async fn those_who_left_cost_their_payer_no_turn() {
+        let turns = Turns::new(1);
+        let held = turns.take(payer(1)).await.expect("a turn");
+        let mut left: Vec<_> = (0..100).map(|_| Box::pin(turns.take(payer(1)))).collect();
+        for waiting in &mut left {
+            assert!(waiting.now_or_never().is_none());
+        }
+        drop(left);
+        let mut one = Box::pin(turns.take(payer(1)));
+        assert!((&mut one).now_or_never().is_none());
+        let mut others: Vec<_> = (0..10).map(|_| Box::pin(turns.take(payer(2)))).collect();
+        for waiting in &mut others {
+            assert!(waiting.now_or_never().is_none());
+        }
+        drop(held);
+        let before =
+            others.iter_mut().map(FutureExt::now_or_never).take_while(Option::is_some).count();
+        assert!(before < 2, "{before} of another before it");
+        assert!(one.now_or_never().is_some());
     }
 
     #[tokio::test]

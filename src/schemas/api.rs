@@ -14,7 +14,7 @@ use crate::model::link::Fault;
 use crate::model::schema::{Schema, SchemaKind, Shape};
 use crate::model::system;
 use crate::store::migrate::{How, Pending, Rename as FieldRename, Stored};
-use crate::store::unavailable;
+use crate::store::{Lane, unavailable};
 
 /// A planned change: what is wanted of the store, and what then of the folder.
 struct Change {
@@ -93,7 +93,7 @@ impl Service {
         let (defs, how) = (std::mem::take(&mut change.defs), std::mem::take(&mut change.how));
         let written = self
             .store
-            .write_long(None, move |tx| {
+            .write_long(Lane::Schemas, move |tx| {
                 let stored = tx.stored()?;
                 match examine(tx, &stored, &defs, &how)? {
                     Err(faults) => Err(invalid(faults)),

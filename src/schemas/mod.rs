@@ -25,7 +25,7 @@ use crate::model::file::SchemaDef;
 use crate::model::schema::SchemaKind;
 use crate::model::system;
 use crate::store::migrate::{Stored, StoredSchema};
-use crate::store::{Store, unavailable};
+use crate::store::{Lane, Store, unavailable};
 
 pub use against::{Against, against};
 pub use report::{Report, check_dir};
@@ -130,7 +130,7 @@ impl Service {
         }
         problems.extend(self.between(&wanted, drafts));
         let mut report =
-            self.store.write_long(None, move |tx| settle::settle(tx, wanted)).await?.value;
+            self.store.write_long(Lane::Schemas, move |tx| settle::settle(tx, wanted)).await?.value;
         problems.append(&mut report.problems);
         warnings.append(&mut report.warnings);
         (report.problems, report.warnings) = (problems, warnings);

@@ -242,11 +242,21 @@ impl App {
             }
             Call::Delete { schema, id } => self.content.delete(principal, &schema, &id).await,
             Call::BulkUpdate { schema, filter, body } => {
-                let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
+                let ask = BulkAsk {
+                    schema,
+                    filter: filter.json,
+                    untyped: filter.untyped,
+                    address: peer.address(),
+                };
                 number(self.content.update_all(principal, ask, body).await?)
             }
             Call::BulkDelete { schema, filter } => {
-                let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
+                let ask = BulkAsk {
+                    schema,
+                    filter: filter.json,
+                    untyped: filter.untyped,
+                    address: peer.address(),
+                };
                 number(self.content.delete_all(principal, ask).await?)
             }
             Call::Status => json(status::status(self, principal).await?),

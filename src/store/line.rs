@@ -4,10 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::fair::Fair;
+use super::fair::{Fair, Payer};
 
-/// Whose something is that takes long: a user's, or that of all who are none.
-pub(crate) type Lane = Option<uuid::Uuid>;
+/// Whose something is that takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Of(Payer),
+    /// Changes of the schemas. They come one at a time, and are always let in.
+    Schemas,
+}
+
+/// What takes long and comes from one may take so much of the line: a quarter.
+const SHARE: usize = 4;
 
 /// Why something was not let into the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +68,10 @@ impl<T> Line<T> {
         self.enter(item, None, true)
     }
 
-    /// Lets `item`, which takes long, into the lane of `whose` unless `limit` such items wait.
+    /// Lets `item`, which takes long, into the lane of `whose` unless `limit` such items wait, or
+    /// a quarter of that in this lane.
     pub(crate) fn push_long(&self, item: T, whose: Lane) -> Result<(), Refused> {
-        self.enter(item, Some(whose), true)
+        self.enter(item, Some(whose), whose != Lane::Schemas)
     }
 
     /// Lets `item` in however many wait: for the few that are not clients' requests.
@@ -76,8 +85,14 @@ impl<T> Line<T> {
             return Err(Refused::Closed);
         }
         // Bounded each by itself: the ones must not keep the others out.
-        let before = if long.is_some() { state.long.len() } else { state.waiting.len() };
-        if bounded && before >= self.limit {
+        let full = match long {
+            Some(whose) => {
+                let share = self.limit.div_ceil(SHARE);
+                state.long.len() >= self.limit || state.long.of(&whose) >= share
+            }
+            None => state.waiting.len() >= self.limit,
+        };
+        if bounded && full {
             return Err(Refused::Full);
         }
         match long {
@@ -108,9 +123,12 @@ impl<T> Line<T> {
         }
     }
 
-    /// The next of those that take long.
-    pub(crate) fn take_long(&self) -> Option<T> {
-        self.lock().long.pop()
+    /// The next of those that take long. Those whom nobody waits for any more (`left`) cost their
+    /// lane no turn.
+    pub(crate) fn take_long(&self, left: impl Fn(&T) -> bool) -> Option<T> {
+        // Dropped after the lock: a job may hold what closes the line when it goes.
+        let mut gone = Vec::new();
+        self.lock().long.pop(left, &mut gone)
     }
 
     /// Moves everything that waits into `into`, but for what takes long, waiting up to `patience`
@@ -169,22 +187,44 @@ mod tests {
 
     #[test]
     fn what_takes_long_keeps_nobody_out() {
-        let line = Line::new(2);
-        let user = Some(uuid::Uuid::from_u128(1));
-        assert_eq!(line.push_long(1, user), Ok(()));
-        assert_eq!(line.push_long(2, user), Ok(()));
-        assert_eq!(line.push_long(3, None), Err(Refused::Full));
-        assert_eq!(line.push(4), Ok(()));
+        let line = Line::new(8);
+        let user = |n| Lane::Of(Payer::User(uuid::Uuid::from_u128(n)));
+        assert_eq!(line.push_long(1, user(1)), Ok(()));
+        assert_eq!(line.push_long(2, user(1)), Ok(()));
+        assert_eq!(line.push_long(-1, user(1)), Err(Refused::Full), "a quarter is one's");
+        for n in 2..5 {
+            assert_eq!(line.push_long(3, user(n)), Ok(()));
+            assert_eq!(line.push_long(4, user(n)), Ok(()));
+        }
+        assert_eq!(line.push_long(-1, user(5)), Err(Refused::Full));
+        assert_eq!(line.push_long(5, Lane::Schemas), Ok(()));
+        assert_eq!(line.push(6), Ok(()));
         let mut rest = VecDeque::new();
         assert!(line.take_all(&mut rest, Duration::ZERO));
-        assert_eq!(rest, [4]);
+        assert_eq!(rest, [6]);
         line.close();
         rest.clear();
-        assert!(line.take_all(&mut rest, Duration::MAX), "two are left");
-        assert_eq!(
-            [line.take_long(), line.take_long(), line.take_long()],
-            [Some(1), Some(2), None]
-        );
+        assert!(line.take_all(&mut rest, Duration::MAX), "nine are left");
+        let long: Vec<_> = std::iter::from_fn(|| line.take_long(|n| *n == 3)).collect();
+        assert_eq!(long, [1, 4, 4, 4, 5, 2]);
         assert!(!line.take_all(&mut rest, Duration::MAX));
+    }
+
+    #[test]
+    fn what_leaves_may_come_back_to_the_line() {
+        /// Closes the line when it goes, as the last handle on a store does.
+        struct Last(std::sync::Weak<Line<Last>>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                if let Some(line) = self.0.upgrade() {
+                    line.close();
+                }
+            }
+        }
+        let line = std::sync::Arc::new(Line::new(8));
+        let last = Last(std::sync::Arc::downgrade(&line));
+        assert_eq!(line.push_long(last, Lane::Schemas), Ok(()));
+        assert!(line.take_long(|_| true).is_none());
+        assert!(!line.take_all(&mut VecDeque::new(), Duration::MAX));
     }
 }

@@ -59,13 +59,14 @@ use crate::model::change::Commit;
 use crate::model::related::Want;
 
 pub(crate) use fault::unavailable;
+pub use line::Lane;
 pub use log::{Entry, LogSize, Logged, Mark};
 pub use page::{Scan, Scanned};
 pub use read::{Query, Reader, Rows};
 pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;
 
-use line::{Lane, Line, Refused};
+use line::{Line, Refused};
 use pool::ReadTask;
 use writer::{Task, Work, Writer};
 
@@ -175,14 +176,14 @@ impl Store {
     }
 
     /// As [`Store::write`], for a job that may touch many records. Such jobs wait in lines of
-    /// their own, one for each user (`None`: all who are none), of which the writer takes one at a
-    /// time and each user's in turn; between two of them it does everything else that waits.
-    pub async fn write_long<T, F>(&self, user: Option<uuid::Uuid>, job: F) -> Result<Written<T>>
+    /// their own, one for each of those who ask, of which the writer takes one at a time and each
+    /// one's in turn; between two of them it does everything else that waits.
+    pub async fn write_long<T, F>(&self, whose: Lane, job: F) -> Result<Written<T>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.hand_in(job, Some(user))?.await.unwrap_or_else(|_| Err(ending()))
+        self.hand_in(job, Some(whose))?.await.unwrap_or_else(|_| Err(ending()))
     }
 
     /// [`Store::write`] for threads outside the runtime. Panics within one.

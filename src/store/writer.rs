@@ -51,6 +51,13 @@ pub(crate) enum Task {
     Barrier(oneshot::Sender<Result<u64>>),
 }
 
+impl Task {
+    /// Nobody waits for it any more.
+    fn left(&self) -> bool {
+        matches!(self, Task::Write(job) if job.abandoned())
+    }
+}
+
 /// A write, its type forgotten.
 pub(crate) trait Job: Send {
     /// Nobody waits for the answer any more.
@@ -183,7 +190,7 @@ impl Writer {
             // take longer than that one did.
             if waiting.is_empty() || owed.is_zero() {
                 if long.is_empty() {
-                    long.extend(self.line.take_long());
+                    long.extend(self.line.take_long(Task::left));
                 }
                 if !long.is_empty() {
                     worked = true;
@@ -272,7 +279,7 @@ impl Writer {
                 if open {
                     match kind {
                         Kind::Short => drop(self.line.take_all(waiting, Duration::ZERO)),
-                        Kind::Long => waiting.extend(self.line.take_long()),
+                        Kind::Long => waiting.extend(self.line.take_long(Task::left)),
                     }
                 }
                 if waiting.is_empty() {

@@ -14,7 +14,7 @@ use rowcast::content::{BulkAsk, Content, ImportAsk};
 use rowcast::error::{Error, Result};
 use rowcast::limits::Limits;
 use rowcast::model::value::Value;
-use rowcast::store::{Rows, accounts};
+use rowcast::store::{Lane, Rows, accounts};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
@@ -36,8 +36,12 @@ fn object(json: Json) -> Map<String, Json> {
 
 /// Writes that take long, by whom: each would change all that is called `victim`, or make one.
 fn long_ones(content: &Content, who: &Principal) -> [Write; 3] {
-    let ask =
-        || BulkAsk { schema: "user".into(), filter: json!({"username": "victim"}), untyped: false };
+    let ask = || BulkAsk {
+        schema: "user".into(),
+        filter: json!({"username": "victim"}),
+        untyped: false,
+        address: None,
+    };
     let made = |content: Content, who: Principal| async move {
         let record = object(json!({"username": "made"}));
         let all = ImportAsk { all_or_nothing: true, ..ImportAsk::default() };
@@ -62,7 +66,7 @@ fn long_ones(content: &Content, who: &Principal) -> [Write; 3] {
 async fn meanwhile(house: &House, writes: Vec<Write>, change: Write) -> Vec<Result<()>> {
     let (begun, begins) = channel();
     let (release, released) = channel();
-    let mut held = Box::pin(house.store.write_long(None, move |_| {
+    let mut held = Box::pin(house.store.write_long(Lane::Schemas, move |_| {
         begun.send(()).unwrap();
         // It outlasts a group, so that what is written next comes before what takes long.
         let _ = released.recv_timeout(Duration::from_secs(20));

@@ -250,7 +250,12 @@ fn json(bytes: Vec<u8>) -> Result<Json> {
 }
 
 fn bulk(schema: &str, filter: Json) -> rowcast::content::bulk::BulkAsk {
-    rowcast::content::bulk::BulkAsk { schema: schema.to_owned(), filter, untyped: false }
+    rowcast::content::bulk::BulkAsk {
+        schema: schema.to_owned(),
+        filter,
+        untyped: false,
+        address: None,
+    }
 }
 
 fn wrong(problems: Vec<rowcast::error::Problem>) -> Error {

@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use rowcast::error::Result;
 use rowcast::model::value::Value;
-use rowcast::store::{Options, Store, Written};
+use rowcast::store::fair::Payer;
+use rowcast::store::{Lane, Options, Store, Written};
 use uuid::Uuid;
 
 use crate::support::*;
@@ -15,16 +16,25 @@ use crate::writes::{Hold, runtime};
 
 type Answer = Pin<Box<dyn Future<Output = Result<Written<()>>> + Send>>;
 
+/// A write that ran: when it began, and for one that takes long, when it had done its part.
+#[derive(Clone)]
+struct Ran {
+    name: String,
+    began: Instant,
+    ended: Option<Instant>,
+}
+
 /// What ran, and the answers still to come.
 #[derive(Clone, Default)]
 struct Notes {
-    ran: Arc<Mutex<Vec<String>>>,
+    ran: Arc<Mutex<Vec<Ran>>>,
     answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Notes {
     fn ran(&self, name: &str) {
-        self.ran.lock().unwrap().push(name.to_owned());
+        let (began, ended) = (Instant::now(), None);
+        self.ran.lock().unwrap().push(Ran { name: name.to_owned(), began, ended });
     }
 
     /// Hands a write in and goes on.
@@ -55,9 +65,11 @@ impl Notes {
                 notes.ran(name);
                 after.short(&during, format!("{name}+"));
                 std::thread::sleep(Duration::from_millis(15));
+                notes.ran.lock().unwrap().last_mut().unwrap().ended = Some(Instant::now());
                 tx.put("tag", &[("name", Value::Text(name.into()))]).map(drop)
             };
-            store.write_long(Some(Uuid::from_u128(whose)), job).await
+            let whose = Payer::User(Uuid::from_u128(whose));
+            store.write_long(Lane::Of(whose), job).await
         });
     }
 }
@@ -85,7 +97,25 @@ fn nobody_waits_for_more_than_one_long_write() {
         }
     });
     let ran = notes.ran.lock().unwrap().clone();
-    let order = "x y z a1 a1+ b1 b1+ c1 c1+ a2 a2+ a3 a3+";
-    assert_eq!(ran.join(" "), order);
+    let names = |of: &[Ran]| of.iter().map(|ran| ran.name.clone()).collect::<Vec<_>>();
+    let long: Vec<usize> = (0..ran.len()).filter(|at| ran[*at].ended.is_some()).collect();
+    let each = long.iter().map(|at| ran[*at].name.as_str()).collect::<Vec<_>>();
+    assert_eq!(each, ["a1", "b1", "c1", "a2", "a3"], "each user in turn");
+    // Who was there before the first one ended comes before the second, and so on: unless the
+    // short ones between them took as long as the one before (on a machine that has other work).
+    let mut there = vec!["x".to_owned(), "y".to_owned(), "z".to_owned()];
+    for pair in long.windows(2) {
+        let (one, next) = (&ran[pair[0]], &ran[pair[1]]);
+        there.push(format!("{}+", one.name));
+        let ended = one.ended.unwrap();
+        let before = names(&ran[..pair[1]]);
+        if next.began - ended < ended - one.began {
+            assert!(there.iter().all(|name| before.contains(name)), "{:?}", names(&ran));
+        }
+    }
+    let mut short = names(&ran);
+    short.retain(|name| !each.contains(&name.as_str()));
+    let order = ["x", "y", "z", "a1+", "b1+", "c1+", "a2+", "a3+"];
+    assert_eq!(short, order, "first come, first served");
     assert_eq!(sink.all().len() - before, ran.len(), "each is a commit of its own");
 }

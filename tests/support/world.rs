@@ -79,12 +79,22 @@ impl World {
                 Call::Update { schema, id, body } => content.update(who, &schema, &id, body).await,
                 Call::Delete { schema, id } => content.delete(who, &schema, &id).await,
                 Call::BulkUpdate { schema, filter, body } => {
-                    let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
+                    let ask = BulkAsk {
+                        schema,
+                        filter: filter.json,
+                        untyped: filter.untyped,
+                        address: None,
+                    };
                     let count = content.update_all(who, ask, body).await?;
                     Ok(count.to_string().into_bytes())
                 }
                 Call::BulkDelete { schema, filter } => {
-                    let ask = BulkAsk { schema, filter: filter.json, untyped: filter.untyped };
+                    let ask = BulkAsk {
+                        schema,
+                        filter: filter.json,
+                        untyped: filter.untyped,
+                        address: None,
+                    };
                     let count = content.delete_all(who, ask).await?;
                     Ok(count.to_string().into_bytes())
                 }
