@@ -2,14 +2,12 @@
 
 mod common;
 
-use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::faulty::{Faults, serve};
 use common::{Options, PATIENCE, Server, rowcast};
 use serde_json::{Value as Json, json};
 
@@ -243,7 +241,8 @@ fn a_faulty_server_is_found_out() {
         (Faults { foreign: Some(5), ..Faults::default() }, [0, 0, 0, 1, 0]),
         (Faults { closed: Some(5), ..Faults::default() }, [0, 0, 0, 0, 1]),
     ] {
-        let address = serve(faults);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = serve(listener, faults);
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = rowcast(folder.path());
         let url = format!("http://{address}");
@@ -347,111 +346,43 @@ fn what_was_done_before_an_error_is_told() {
     assert!(error.contains("401") && err.contains(error), "{error}\n{err}");
 }
 
-/// What a server does wrong, at which sequence number.
-#[derive(Clone, Copy, Debug, Default)]
-struct Faults {
-    skipped: Option<u64>,
-    doubled: Option<u64>,
-    /// Told behind the next one.
-    late: Option<u64>,
-    /// Told with a number that nobody wrote.
-    foreign: Option<u64>,
-    /// The connection is closed after it.
-    closed: Option<u64>,
-}
-
-/// A server of one subscriber, as far as the bench looks.
-fn serve(faults: Faults) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let address = listener.local_addr().expect("an address");
-    let subscriber = Arc::new(Mutex::new(Subscriber::default()));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let subscriber = subscriber.clone();
-            std::thread::spawn(move || answer(stream, &subscriber, faults));
-        }
+#[test]
+fn a_server_that_ran_already_keeps_no_records() {
+    let server = Server::start(Options::default());
+    let token = server.admin_token();
+    let url = format!("http://localhost:{}", server.address.port());
+    let mut command = rowcast(server.dir.path());
+    // More than one call may delete.
+    command.args(["bench", "writes", "--writes", "10100", "--writers", "64", "--pairs", "1"]);
+    command.args(["--json", "--url", &url, "--token-env", "T"]).env("T", &token);
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, 0, "{out}\n{err}");
+    assert!(!err.contains("removed"), "{err}");
+    let name = server.until("the schema's end", || {
+        let log = server.log();
+        let (_, name) = log.rsplit_once("/api/schema/bench_")?;
+        Some(format!("bench_{}", name.get(..8)?))
     });
-    address
+    // One of the same name finds what its forerunner has left.
+    let schema = json!({"name": name, "namespace": format!("{name}s"), "label_field": "sequence",
+        "fields": [{"name": "sequence", "type": "int64"}],
+        "accept_data_loss": ["sent", "kind", "number", "status", "title", "content"]});
+    let (status, made) = server.request("POST", "/api/schema", Some(&token), Some(&schema));
+    assert_eq!(status, 200, "{made}");
+    let path = format!("/api/content/{name}?limit=1");
+    let (_, left) = server.request("GET", &path, Some(&token), None);
+    assert_eq!(left["data"]["total"], 0, "{left}");
 }
 
-#[derive(Default)]
-struct Subscriber {
-    stream: Option<TcpStream>,
-    late: VecDeque<Vec<u8>>,
-}
-
-fn answer(mut stream: TcpStream, subscriber: &Mutex<Subscriber>, faults: Faults) {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let head = loop {
-            if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
-            }
-            match stream.read(&mut chunk) {
-                Ok(0) | Err(_) => return,
-                Ok(length) => bytes.extend_from_slice(&chunk[..length]),
-            }
-        };
-        let text = String::from_utf8_lossy(&bytes[..head]).to_lowercase();
-        if text.contains("upgrade: websocket") {
-            let upgraded = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
-            // Nothing is told meanwhile: what is written after the answer is heard.
-            let mut subscriber = subscriber.lock().expect("subscriber");
-            stream.write_all(upgraded.as_bytes()).expect("answered");
-            subscriber.stream = Some(stream);
-            return;
-        }
-        let length = text.split_once("content-length: ").map_or(0, |(_, rest)| {
-            rest.lines().next().expect("a line").trim().parse().expect("a length")
-        });
-        while bytes.len() < head + length {
-            let length = stream.read(&mut chunk).expect("a body");
-            bytes.extend_from_slice(&chunk[..length]);
-        }
-        let body = String::from_utf8_lossy(&bytes[head..head + length]).into_owned();
-        bytes.drain(..head + length);
-        if text.starts_with("post /api/content/") {
-            subscriber.lock().expect("subscriber").tell(&body, faults);
-        }
-        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"data\":{}}";
-        if stream.write_all(answer.as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
-impl Subscriber {
-    fn tell(&mut self, body: &str, faults: Faults) {
-        let record: Json = serde_json::from_str(body).expect("a record");
-        let number = record["sequence"].as_u64().expect("a number");
-        let frame = |number: u64| {
-            let sent = &record["sent"];
-            let text = format!(r#"{{"data":{{"id":{number},"sequence":{number},"sent":{sent}}}}}"#);
-            [&[0x81, text.len() as u8], text.as_bytes()].concat()
-        };
-        let mut frames = VecDeque::new();
-        match Some(number) {
-            skipped if skipped == faults.skipped => {}
-            late if late == faults.late => self.late.push_back(frame(number)),
-            doubled if doubled == faults.doubled => {
-                frames.extend([frame(number), frame(number)]);
-            }
-            foreign if foreign == faults.foreign => {
-                frames.extend([frame(number), frame(1_000_000)]);
-            }
-            closed if closed == faults.closed => {
-                frames.extend([frame(number), b"\x88\x06\x11\x38slow".to_vec()]);
-            }
-            _ => {
-                frames.push_back(frame(number));
-                frames.append(&mut self.late);
-            }
-        }
-        let Some(stream) = &mut self.stream else { return };
-        for frame in frames {
-            // It leaves when it was told to.
-            let _ = stream.write_all(&frame);
-        }
-    }
+#[test]
+fn an_address_of_version_six() {
+    // A machine may have none.
+    let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
+    let url = format!("http://{}", serve(listener, Faults::default()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = rowcast(folder.path());
+    command.args(["bench", "broadcast", "--subscribers", "1", "--writes", "4", "--pairs", "1"]);
+    command.args(["--json", "--url", &url, "--token-env", "T"]).env("T", "token");
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, 0, "{out}\n{err}");
 }

@@ -1,6 +1,7 @@
 //! The server that is measured: its own in a temporary folder, or one that runs elsewhere.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
@@ -14,9 +15,17 @@ use super::options::Options;
 use super::process::{self, Running};
 use super::record;
 
+/// How long an address may take to connect.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Records deleted by one call: `limits.write_records` as it is by default.
+const MOST_AT_ONCE: u64 = 10_000;
+
 /// A server with a schema of the bench's own; what was started or made for it is gone with it.
 pub struct Bed {
     pub address: SocketAddr,
+    /// The same as it was named.
+    place: Place,
     pub schema: String,
     pub pid: Option<u32>,
     token: String,
@@ -44,42 +53,83 @@ impl Bed {
                     Running::server(&program, &options.folder(), &schema, &text)?;
                 let (address, pid) = (running.address, Some(running.pid()));
                 let _running = Some(running);
-                Ok(Bed { address, schema, pid, token, _running, borrowed: false })
+                let place = at(address);
+                Ok(Bed { address, place, schema, pid, token, _running, borrowed: false })
             }
         }
     }
 
     fn borrow(url: &str, options: &Options) -> Result<Bed> {
         let (place, _) = Place::parse(url).map_err(|error| Error::bad(error.to_string()))?;
-        let Place::Web { tls: false, host, port } = place else {
+        let Place::Web { tls: false, host, port } = &place else {
             return Err(Error::bad("--url: only http:// is measured"));
         };
-        let mut found = (host.as_str(), port)
-            .to_socket_addrs()
-            .map_err(|error| Error::bad(format!("--url: {host}: {error}")))?;
-        let address = found.next().ok_or_else(|| Error::bad(format!("--url: {host}: unknown")))?;
         let name = options.token_env.as_deref().unwrap_or_default();
         let token = std::env::var(name)
             .map_err(|_| Error::bad(format!("--token-env {name}: no such variable")))?;
         let token = token.trim().to_owned();
+        let address = reached(host, *port)?;
         let schema = format!("bench_{:08x}", uuid::Uuid::new_v4().as_fields().0);
         let text = record::schema(&schema);
         let body = serde_json::from_str(&text).map_err(|error| Error::bad(error.to_string()))?;
-        call(address, Method::POST, "/api/schema", Some(&token), Some(&body))?;
-        Ok(Bed { address, schema, pid: options.pid, token, _running: None, borrowed: true })
+        call(&place, Method::POST, "/api/schema", Some(&token), Some(&body))?;
+        let pid = options.pid;
+        Ok(Bed { address, place, schema, pid, token, _running: None, borrowed: true })
     }
 
     /// The headers of every request, each with its line end.
     pub fn headers(&self) -> String {
-        format!("Host: {}\r\nAuthorization: Bearer {}\r\n", self.address, self.token)
+        let host = self.place.host_header();
+        format!("Host: {host}\r\nAuthorization: Bearer {}\r\n", self.token)
     }
+
+    /// Deletes all records, as many at a time as a server lets one write touch where nobody has set
+    /// it: they are numbered from 1.
+    fn clear(&self) -> Result<()> {
+        let token = Some(self.token.as_str());
+        let list = format!("/api/content/{}?limit=1", self.schema);
+        let mut least = 1;
+        while call(&self.place, Method::GET, &list, token, None)?["total"].as_u64() > Some(0) {
+            least += MOST_AT_ONCE;
+            let filter = format!("%7B%22sequence%22:%7B%22$lt%22:{least}%7D%7D");
+            let path = format!("/api/content/{}/delete?filter={filter}", self.schema);
+            let deleted = call(&self.place, Method::DELETE, &path, token, None)?;
+            if deleted.as_u64() == Some(0) {
+                return Err(Error::bad("there are some that the bench has not written"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first of a host's addresses that takes a connection.
+fn reached(host: &str, port: u16) -> Result<SocketAddr> {
+    let failed = |why: &dyn std::fmt::Display| Error::bad(format!("--url: {host}:{port}: {why}"));
+    let found = (host, port).to_socket_addrs().map_err(|error| failed(&error))?;
+    let mut last = failed(&"unknown");
+    for address in found {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return Ok(address),
+            Err(error) => last = failed(&error),
+        }
+    }
+    Err(last)
+}
+
+/// A server on this machine.
+pub fn at(address: SocketAddr) -> Place {
+    Place::Web { tls: false, host: address.ip().to_string(), port: address.port() }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
         if self.borrowed {
+            // A schema that goes leaves its records where they are.
+            if let Err(error) = self.clear() {
+                eprintln!("rowcast: records of {} could not be removed: {error}", self.schema);
+            }
             let path = format!("/api/schema/{}", self.schema);
-            let gone = call(self.address, Method::DELETE, &path, Some(&self.token), None);
+            let gone = call(&self.place, Method::DELETE, &path, Some(&self.token), None);
             if let Err(error) = gone {
                 eprintln!("rowcast: schema {} could not be removed: {error}", self.schema);
             }
@@ -89,16 +139,17 @@ impl Drop for Bed {
 
 /// One call; gives what stands under `data`.
 pub fn call(
-    address: SocketAddr,
+    place: &Place,
     method: Method,
     path: &str,
     token: Option<&str>,
     body: Option<&Json>,
 ) -> Result<Json> {
-    let failed = |why: String| Error::new(Kind::Unavailable, format!("{address}{path}: {why}"));
+    let failed = |why: String| {
+        Error::new(Kind::Unavailable, format!("{}{path}: {why}", place.host_header()))
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-    let place = Place::Web { tls: false, host: address.ip().to_string(), port: address.port() };
     let mut headers: Vec<(HeaderName, HeaderValue)> =
         vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     if let Some(token) = token {

@@ -182,7 +182,8 @@ impl Running {
         let running = listening(program, command, Some(folder), listens)?;
         let login = json!({"login": "admin", "password": password});
         let path = "/api/auth/local/login";
-        let answer = place::call(running.address, Method::POST, path, None, Some(&login))?;
+        let place = place::at(running.address);
+        let answer = place::call(&place, Method::POST, path, None, Some(&login))?;
         match answer["token"].as_str() {
             Some(token) => Ok((running, token.to_owned())),
             None => Err(Error::bad("the login gave no token")),

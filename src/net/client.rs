@@ -104,7 +104,8 @@ impl Place {
         Ok((Place::Web { tls, host, port }, path.to_owned()))
     }
 
-    fn host_header(&self) -> String {
+    /// What `Host` says: without the port where it is the scheme's own.
+    pub fn host_header(&self) -> String {
         match self {
             Place::Web { tls, host, port } => {
                 let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Each suite uses what it needs.
 
 pub mod exchange;
+pub mod faulty;
 pub mod sse;
 pub mod view;
 
