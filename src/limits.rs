@@ -119,7 +119,8 @@ bounds! {
     message_bytes: usize = 64 * KIB, 125 => 16 * MIB;
     /// Messages read from a native client a second; the rest waits in the socket.
     messages_per_second: u32 = 20, 1 => 1_000_000;
-    /// Writes waiting for the writer; beyond it 503.
+    /// Writes waiting for the writer; beyond it 503. As many bulk calls and imports again, of which
+    /// a quarter may be one user's.
     waiting_writes: usize = 1_024, 1 => 1_000_000;
     /// Reads waiting for a reader; beyond it 503.
     waiting_reads: usize = 256, 1 => 1_000_000;
