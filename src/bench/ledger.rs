@@ -98,3 +98,16 @@ impl Ledger {
         self.ended.get_or_insert(why);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_between_two_stretches_is_not_forgotten() {
+        let mut ledger = Ledger { due: 3, had: 3, ..Ledger::default() };
+        ledger.faults.closed = 1;
+        ledger.begin();
+        assert_eq!((ledger.due, ledger.had, ledger.faults.closed), (0, 0, 1));
+    }
+}

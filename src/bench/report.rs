@@ -254,4 +254,35 @@ mod tests {
             assert_eq!(figure(value), told);
         }
     }
+
+    #[test]
+    fn what_the_floor_did_wrong_is_the_floors() {
+        let closed = Faults { closed: 2, ..Faults::default() };
+        let mut outcome = Outcome {
+            scenario: "broadcast",
+            subscribers: 1,
+            writers: 1,
+            pace: "ack".into(),
+            server: Vec::new(),
+            floor: Vec::new(),
+            faults: Faults::default(),
+            ended: None,
+            floor_faults: closed,
+            floor_ended: Some("it left".into()),
+            opened_per_second: None,
+            memory_per_subscription: None,
+        };
+        let floors = told(&outcome);
+        assert!(!floors.whole, "nothing to compare with");
+        assert_eq!(
+            (&floors.json["faults"]["closed"], &floors.json["ended"]),
+            (&json!(0), &json!(null))
+        );
+        assert_eq!(floors.json["floor_faults"]["closed"], 2);
+        assert!(floors.table.contains("the floor: missing 0") && floors.table.contains("it left"));
+        outcome.floor_faults = Faults::default();
+        outcome.floor_ended = None;
+        let none = told(&outcome);
+        assert!(none.whole && !none.table.contains("floor"), "{}", none.table);
+    }
 }
