@@ -1,4 +1,4 @@
-//! All commits, one after the other, in log order; see [`super::helm`] for who does it.
+//! All commits, one after the other, in log order; see `live::helm` for who does it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
