@@ -1,9 +1,9 @@
 //! The plans filed under one thing, and such lists by a keyed hash of the thing.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use griddle::HashMap;
+use griddle::hash_map::Entry;
 use indexmap::IndexSet;
 
 /// A plan as the index writes it down: 2^32 plans do not fit into memory.
