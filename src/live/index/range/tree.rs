@@ -9,9 +9,11 @@
 //! number lies in one place of each size, so a look-up probes one place for each size in use.
 
 use std::collections::BTreeSet;
-use std::collections::hash_map::{Entry, HashMap};
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{Hash, RandomState};
+
+use griddle::HashMap;
+use griddle::hash_map::Entry;
 
 use crate::live::index::posting::Id;
 
@@ -50,7 +52,7 @@ number!(u128);
 /// Intervals, both ends within, by the plan they were filed for.
 #[derive(Debug)]
 pub(super) struct Tree<N> {
-    places: HashMap<(u8, N), Crowd<N>>,
+    places: HashMap<(u8, N), Crowd<N>, RandomState>,
     /// The sizes of places in use, with the number of intervals in each.
     sizes: Vec<(u8, usize)>,
 }
@@ -70,7 +72,7 @@ struct Orders<N> {
 
 impl<N> Default for Tree<N> {
     fn default() -> Self {
-        Tree { places: HashMap::new(), sizes: Vec::new() }
+        Tree { places: HashMap::default(), sizes: Vec::new() }
     }
 }
 
