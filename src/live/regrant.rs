@@ -35,8 +35,9 @@ pub(super) fn present(principals: &dyn Principals, was: &Arc<Principal>) -> Opti
     Some(if *now == **was { was.clone() } else { now })
 }
 
-/// Compiles under the matcher's catalog, once for all who ask the same and may see the same. Related rows that nobody read before are wanted from now
-/// on; an entry that the writer made without them ends the plans it would concern (see
+/// Compiles under the matcher's catalog, once for all who ask the same and may see the same.
+/// Related rows that nobody read before are wanted from now on; an entry that the writer made
+/// without them ends the plans it would concern (see
 /// [`Fault::Ungathered`](super::fanout::Fault)).
 pub(super) fn compile(
     matcher: &Matcher,

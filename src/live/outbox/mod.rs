@@ -180,8 +180,8 @@ impl Outbox {
         Feed::Taken
     }
 
-    /// Resolves when no more than half of what may wait does and so many frames of so many bytes fit, or when the
-    /// outbox has ended. For one task at a time.
+    /// Resolves when no more than half of what may wait does and so many frames of so many bytes
+    /// fit, or when the outbox has ended. For one task at a time.
     pub async fn room(&self, frames: usize, bytes: usize) {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
