@@ -1,6 +1,6 @@
 //! What each principal's subscriptions cost, bounded as long as they last.
 
-use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Kind, Result};
@@ -9,8 +9,11 @@ pub use crate::store::fair::Payer;
 /// All principals with subscriptions.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    accounts: Mutex<HashMap<Payer, Account>>,
+    accounts: Mutex<Accounts>,
 }
+
+/// A table that grows a few entries at a time: the matcher takes the lock too, for those it ends.
+type Accounts = griddle::HashMap<Payer, Account, RandomState>;
 
 #[derive(Debug, Default)]
 struct Account {
@@ -41,7 +44,7 @@ impl Account {
 }
 
 impl Ledger {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Payer, Account>> {
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

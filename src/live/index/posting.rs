@@ -1,22 +1,23 @@
 //! The plans filed under one thing, and such lists by a keyed hash of the thing.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use griddle::HashMap;
 use griddle::hash_map::Entry;
-use indexmap::IndexSet;
 
 /// A plan as the index writes it down: 2^32 plans do not fit into memory.
 pub(super) type Id = u32;
 
-/// Plans in no order, each once. Most things are asked for by one plan alone, and that one takes
-/// no memory of its own.
+/// Plans, each once. Most things are asked for by one plan alone, and that one takes no memory of
+/// its own.
 #[derive(Debug)]
 pub(super) enum Posting {
     One(Id),
-    /// Two or more. A set that also has places: it is told in the time of its length, however
-    /// long it once was.
-    Many(Box<IndexSet<Id, Mixed>>),
+    /// Two or more. A tree: it grows a node at a time, and is told in the time of its length,
+    /// however long it once was.
+    #[expect(clippy::box_collection, reason = "a table of these is half as large")]
+    Many(Box<BTreeSet<Id>>),
 }
 
 impl Posting {
@@ -31,7 +32,7 @@ impl Posting {
         match self {
             Posting::One(first) if *first == plan => {}
             Posting::One(first) => {
-                *self = Posting::Many(Box::new(IndexSet::from_iter([*first, plan])));
+                *self = Posting::Many(Box::new(BTreeSet::from_iter([*first, plan])));
             }
             Posting::Many(plans) => {
                 plans.insert(plan);
@@ -44,11 +45,9 @@ impl Posting {
         match self {
             Posting::One(first) => *first == plan,
             Posting::Many(plans) => {
-                plans.swap_remove(&plan);
+                plans.remove(&plan);
                 if let (1, Some(&last)) = (plans.len(), plans.first()) {
                     *self = Posting::One(last);
-                } else if plans.capacity() / 8 > plans.len() {
-                    plans.shrink_to(2 * plans.len());
                 }
                 false
             }

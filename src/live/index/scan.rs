@@ -1,11 +1,11 @@
 //! What can be filed nowhere: every change of the schema comes by. Its length is a metric.
 
-use indexmap::IndexSet;
+use std::collections::BTreeSet;
 
-use super::posting::{Id, Mixed};
+use super::posting::Id;
 
 #[derive(Debug, Default)]
-pub(super) struct Scan(IndexSet<Id, Mixed>);
+pub(super) struct Scan(BTreeSet<Id>);
 
 impl Scan {
     pub(super) fn add(&mut self, plan: Id) {
@@ -13,7 +13,7 @@ impl Scan {
     }
 
     pub(super) fn remove(&mut self, plan: Id) {
-        self.0.swap_remove(&plan);
+        self.0.remove(&plan);
     }
 
     pub(super) fn plans(&self) -> impl Iterator<Item = Id> + '_ {

@@ -1,11 +1,11 @@
 //! What plans show, each body kept once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::query::{Body, Plan};
 
-use super::place;
+use super::Growing;
+use super::slab::Slab;
 
 /// Index of a body; plans of the same projection and grant share one.
 pub type BodyId = usize;
@@ -17,9 +17,8 @@ struct Shared {
 
 #[derive(Default)]
 pub(super) struct Bodies {
-    all: Vec<Option<Shared>>,
-    free: Vec<BodyId>,
-    by_key: HashMap<Arc<[u8]>, BodyId>,
+    all: Slab<Shared>,
+    by_key: Growing<Arc<[u8]>, BodyId>,
 }
 
 impl Bodies {
@@ -30,12 +29,12 @@ impl Bodies {
             Some(&body) => body,
             None => {
                 let shared = Shared { body: plan.body.clone(), plans: 0 };
-                let body = place(&mut self.all, &mut self.free, shared);
+                let body = self.all.add(shared);
                 self.by_key.insert(plan.body.key.clone(), body);
                 body
             }
         };
-        if let Some(shared) = &mut self.all[body] {
+        if let Some(shared) = self.all.get_mut(body) {
             shared.plans += 1;
             if let Some(plan) = Arc::get_mut(plan) {
                 plan.body = shared.body.clone();
@@ -46,18 +45,17 @@ impl Bodies {
 
     /// One plan less shows it.
     pub(super) fn release(&mut self, body: BodyId) {
-        if let Some(shared) = &mut self.all[body] {
+        if let Some(shared) = self.all.get_mut(body) {
             shared.plans -= 1;
             if shared.plans == 0 {
                 self.by_key.remove(&shared.body.key);
-                self.all[body] = None;
-                self.free.push(body);
+                self.all.remove(body);
             }
         }
     }
 
     pub(super) fn get(&self, body: BodyId) -> Option<&Arc<Body>> {
-        Some(&self.all.get(body)?.as_ref()?.body)
+        Some(&self.all.get(body)?.body)
     }
 
     #[cfg(test)]

@@ -1,8 +1,9 @@
 //! A plan and those who listen to it, in groups that get the same bytes.
 
 use std::cell::Cell;
-use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
+
+use griddle::hash_map;
 
 use crate::live::index::Filed;
 use crate::live::message::{Encode, Events};
@@ -12,7 +13,8 @@ use crate::model::related::Key;
 use crate::query::Plan;
 
 use super::payers::Audience;
-use super::{BodyId, EncoderId, Mode, ReadingId, place};
+use super::slab::Slab;
+use super::{BodyId, EncoderId, Growing, Mode, ReadingId};
 
 /// Listeners of a plan who get the same bytes.
 pub struct Group {
@@ -40,10 +42,9 @@ pub struct Entry {
     pub(in crate::live) body: BodyId,
     /// All events that some listener asked for (and perhaps some that none asks for any more).
     pub(in crate::live) events: Events,
-    pub(super) groups: Vec<Option<Group>>,
-    pub(super) free_groups: Vec<usize>,
+    pub(super) groups: Slab<Group>,
     /// Groups with a `key`, by it; the others in `open`.
-    pub(super) by_key: HashMap<Key, Vec<usize>>,
+    pub(super) by_key: Growing<Key, Vec<usize>>,
     pub(super) open: Vec<usize>,
     pub(super) listeners: usize,
     /// Of them, who is told transitions, and who is told which fields changed.
@@ -65,9 +66,8 @@ impl Entry {
             plan,
             body,
             events: Events::NONE,
-            groups: Vec::new(),
-            free_groups: Vec::new(),
-            by_key: HashMap::new(),
+            groups: Slab::default(),
+            by_key: Growing::default(),
             open: Vec::new(),
             listeners: 0,
             transitions: 0,
@@ -98,7 +98,7 @@ impl Entry {
             None => &mut self.open,
         };
         for at in siblings.iter() {
-            if let Some(group) = &mut self.groups[*at]
+            if let Some(group) = self.groups.get_mut(*at)
                 && group.encoder_id == encoder_id
                 && group.events == request.events
                 && group.mode == mode
@@ -115,7 +115,7 @@ impl Entry {
             key: key.clone(),
             seats: vec![seat],
         };
-        let at = place(&mut self.groups, &mut self.free_groups, group);
+        let at = self.groups.add(group);
         siblings.push(at);
         (at, 0)
     }
@@ -123,7 +123,7 @@ impl Entry {
     /// Empties a seat; what was told there, and who sits there now instead, if anybody. A group
     /// ends with its last seat: records come and go while a plan stays.
     pub(super) fn unseat(&mut self, at: usize, seat: usize) -> (u64, Option<SubId>) {
-        let Some(group) = self.groups[at].as_mut() else { return (0, None) };
+        let Some(group) = self.groups.get_mut(at) else { return (0, None) };
         let told = group.seats.swap_remove(seat).told.get();
         self.listeners -= 1;
         self.transitions -= usize::from(group.mode.transitions);
@@ -132,7 +132,7 @@ impl Entry {
         if !group.seats.is_empty() {
             return (told, group.seats.get(seat).map(|moved| moved.subscriber));
         }
-        match self.groups[at].take().and_then(|group| group.key) {
+        match self.groups.remove(at).and_then(|group| group.key) {
             None => self.open.retain(|group| *group != at),
             Some(key) => {
                 if let hash_map::Entry::Occupied(mut siblings) = self.by_key.entry(key) {
@@ -143,19 +143,18 @@ impl Entry {
                 }
             }
         }
-        self.free_groups.push(at);
         (told, None)
     }
 
     /// The groups that want every record of the plan.
     pub(in crate::live) fn open(&self) -> impl Iterator<Item = &Group> {
-        self.open.iter().filter_map(|at| self.groups[*at].as_ref())
+        self.open.iter().filter_map(|at| self.groups.get(*at))
     }
 
     /// The groups that want this record alone.
     pub(in crate::live) fn keyed(&self, key: &Key) -> impl Iterator<Item = &Group> {
         let groups = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
-        groups.iter().filter_map(|at| self.groups[*at].as_ref())
+        groups.iter().filter_map(|at| self.groups.get(*at))
     }
 
     /// Whether every group wants one record alone.
@@ -189,7 +188,7 @@ impl Entry {
 
     /// Everyone who listens in such a mode.
     pub(in crate::live) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
-        let groups = self.groups.iter().flatten().filter(|group| such(group.mode));
-        groups.flat_map(|group| &group.seats).map(|seat| seat.subscriber).collect()
+        let groups = self.groups.iter().filter(|(_, group)| such(group.mode));
+        groups.flat_map(|(_, group)| &group.seats).map(|seat| seat.subscriber).collect()
     }
 }

@@ -4,6 +4,7 @@ mod bodies;
 mod entry;
 pub mod payers;
 mod readings;
+mod slab;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +12,6 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
-
-use indexmap::IndexSet;
 
 use crate::model::change::{Change, Op};
 use crate::model::related::Key;
@@ -29,6 +28,7 @@ pub use bodies::BodyId;
 pub use entry::{Entry, Group, Seat};
 use payers::Payers;
 pub use readings::{Reading, ReadingId, Readings, What};
+use slab::Slab;
 
 /// Index of a plan in the registry; reused after the plan's end.
 pub type PlanId = usize;
@@ -115,8 +115,7 @@ type Growing<K, V, S = RandomState> = griddle::HashMap<K, V, S>;
 /// All plans and subscribers. Owned by whoever is at the helm.
 #[derive(Default)]
 pub struct Registry {
-    plans: Vec<Option<Entry>>,
-    free_plans: Vec<PlanId>,
+    plans: Slab<Entry>,
     /// By a hash of the key: a table that grows must not read a million keys again while commits
     /// wait. Two keys of one hash do not meet here; the later plan is shared by nobody then.
     by_plan_key: Growing<u64, PlanId, BuildHasherDefault<Plain>>,
@@ -127,7 +126,7 @@ pub struct Registry {
     readings: Readings,
     payers: Payers,
     /// Plans with listeners that are sent cursors.
-    with_cursors: IndexSet<PlanId>,
+    with_cursors: BTreeSet<PlanId>,
     encoders: Vec<&'static str>,
     subscribers: Growing<SubId, Box<Subscriber>>,
     /// Ends of tokens, seconds since 1970.
@@ -141,7 +140,7 @@ impl Registry {
         let Listener { request, plan, key, mode, hold, outbox, told } = listener;
         let plan = self.intern(plan);
         let encoder_id = self.encoder(request.encoder.name());
-        let Some(entry) = &mut self.plans[plan] else { unreachable!("a plan just interned") };
+        let Some(entry) = self.plans.get_mut(plan) else { unreachable!("a plan just interned") };
         let seat = Seat {
             subscriber: id,
             outbox: outbox.clone(),
@@ -171,8 +170,8 @@ impl Registry {
     /// The position at which it became active is still to be told to it.
     pub(in crate::live) fn owe(&mut self, id: SubId) {
         let Some(subscriber) = self.subscribers.get(&id) else { return };
-        let entry = self.plans[subscriber.plan].as_ref();
-        let group = entry.and_then(|entry| entry.groups[subscriber.group].as_ref());
+        let entry = self.plans.get(subscriber.plan);
+        let group = entry.and_then(|entry| entry.groups.get(subscriber.group));
         if let Some(seat) = group.and_then(|group| group.seats.get(subscriber.seat)) {
             seat.owed.set(true);
         }
@@ -184,7 +183,7 @@ impl Registry {
         if let Some(expires) = subscriber.request.principal.expires {
             self.expiries.remove(&(expires, id));
         }
-        if let Some(entry) = &mut self.plans[subscriber.plan] {
+        if let Some(entry) = self.plans.get_mut(subscriber.plan) {
             let (told, moved) = entry.unseat(subscriber.group, subscriber.seat);
             subscriber.told = told;
             if let Some(payer) = self.payers.leave(subscriber.request.payer) {
@@ -203,7 +202,7 @@ impl Registry {
                 self.readings.remove(subscriber.plan, reading);
             }
             if subscriber.mode.cursors.is_some() && entry.cursors == 0 {
-                self.with_cursors.swap_remove(&subscriber.plan);
+                self.with_cursors.remove(&subscriber.plan);
             }
             if entry.listeners == 0 {
                 self.remove_plan(subscriber.plan);
@@ -220,10 +219,7 @@ impl Registry {
             return id;
         }
         let body = self.bodies.share(&mut plan);
-        let id = self.free_plans.pop().unwrap_or_else(|| {
-            self.plans.push(None);
-            self.plans.len() - 1
-        });
+        let id = self.plans.next();
         let filed = self.index.add(id, &plan.catalog, &plan.schema, &plan.filter);
         self.by_plan_key.entry(hash).or_insert(id);
         let counts = self.by_schema.entry(plan.schema.id).or_insert_with(|| Counts {
@@ -233,13 +229,11 @@ impl Registry {
             transitions: 0,
         });
         counts.plans += 1;
-        self.plans[id] = Some(Entry::new(plan, body, filed));
-        id
+        self.plans.add(Entry::new(plan, body, filed))
     }
 
     fn remove_plan(&mut self, id: PlanId) {
-        let Some(entry) = self.plans[id].take() else { return };
-        self.free_plans.push(id);
+        let Some(entry) = self.plans.remove(id) else { return };
         let hash = self.hash.hash_one(&entry.plan.key);
         if self.by_plan_key.get(&hash) == Some(&id) {
             self.by_plan_key.remove(&hash);
@@ -286,10 +280,8 @@ impl Registry {
         self.index.look_up(schema, version, after.into_iter().chain(before), out);
         if self.index.has_others(schema, version) {
             // What they ask for cannot be held against this row; they end when it is tried.
-            let others = self.plans.iter().enumerate().filter(|(_, entry)| {
-                entry.as_ref().is_some_and(|entry| {
-                    entry.plan.schema.id == schema && entry.plan.schema.version != version
-                })
+            let others = self.plans.iter().filter(|(_, entry)| {
+                entry.plan.schema.id == schema && entry.plan.schema.version != version
             });
             out.extend(others.map(|(id, _)| id));
         }
@@ -306,7 +298,7 @@ impl Registry {
     }
 
     pub fn plan(&self, id: PlanId) -> Option<&Entry> {
-        self.plans.get(id)?.as_ref()
+        self.plans.get(id)
     }
 
     /// The body of its plans; they were compiled alike, any of them encodes for all.
@@ -315,7 +307,7 @@ impl Registry {
     }
 
     pub fn plan_count(&self) -> usize {
-        self.plans.len() - self.free_plans.len()
+        self.plans.len()
     }
 
     /// Of each schema that somebody listens to.
@@ -328,13 +320,13 @@ impl Registry {
     }
 
     pub fn plans(&self) -> impl Iterator<Item = &Entry> {
-        self.plans.iter().flatten()
+        self.plans.iter().map(|(_, entry)| entry)
     }
 
     /// The groups of all plans that are sent cursors.
     pub(in crate::live) fn groups_with_cursors(&self) -> impl Iterator<Item = &Group> {
         let plans = self.with_cursors.iter().filter_map(|id| self.plan(*id));
-        let groups = plans.flat_map(|entry| entry.groups.iter().flatten());
+        let groups = plans.flat_map(|entry| entry.groups.iter().map(|(_, group)| group));
         groups.filter(|group| group.mode.cursors.is_some())
     }
 
@@ -353,18 +345,5 @@ impl Registry {
 
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
-    }
-}
-
-fn place<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<usize>, value: T) -> usize {
-    match free.pop() {
-        Some(at) => {
-            slots[at] = Some(value);
-            at
-        }
-        None => {
-            slots.push(Some(value));
-            slots.len() - 1
-        }
     }
 }

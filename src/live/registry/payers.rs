@@ -1,12 +1,14 @@
 //! For whom the matcher works: the time that holding changes against plans takes, by principal.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::time::Duration;
 
 use indexmap::IndexSet;
 
 use crate::live::ledger::Payer;
+
+use super::Growing;
+use super::slab::Slab;
 
 /// Index of a principal here; another's once this one is forgotten.
 pub type PayerId = u32;
@@ -21,9 +23,8 @@ const REMEMBERED: usize = 1_024;
 /// Principals who listen, and the biggest of those who did.
 #[derive(Default)]
 pub struct Payers {
-    ids: HashMap<Payer, PayerId>,
-    accounts: Vec<Option<Account>>,
-    free: Vec<PayerId>,
+    ids: Growing<Payer, PayerId>,
+    accounts: Slab<Account>,
     /// Who left and is remembered.
     gone: IndexSet<PayerId>,
     /// Of plans that many share.
@@ -63,7 +64,7 @@ impl Payers {
     /// A subscription of `payer`'s begins.
     pub fn enter(&mut self, payer: Payer) -> PayerId {
         if let Some(&id) = self.ids.get(&payer) {
-            if let Some(account) = &mut self.accounts[id as usize] {
+            if let Some(account) = self.accounts.get_mut(id as usize) {
                 if account.subscriptions == 0 {
                     self.gone.swap_remove(&id);
                 }
@@ -72,16 +73,7 @@ impl Payers {
             return id;
         }
         let account = Account { payer, time: Cell::default(), subscriptions: 1 };
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.accounts[id as usize] = Some(account);
-                id
-            }
-            None => {
-                self.accounts.push(Some(account));
-                (self.accounts.len() - 1) as PayerId
-            }
-        };
+        let id = self.accounts.add(account) as PayerId;
         self.ids.insert(payer, id);
         id
     }
@@ -89,7 +81,7 @@ impl Payers {
     /// A subscription of `payer`'s ends; gives who that was.
     pub fn leave(&mut self, payer: Payer) -> Option<PayerId> {
         let id = *self.ids.get(&payer)?;
-        let account = self.accounts[id as usize].as_mut()?;
+        let account = self.accounts.get_mut(id as usize)?;
         account.subscriptions -= 1;
         if account.subscriptions == 0 {
             if account.time.get().is_zero() {
@@ -105,16 +97,15 @@ impl Payers {
     }
 
     fn forget(&mut self, id: PayerId) {
-        if let Some(account) = self.accounts[id as usize].take() {
+        if let Some(account) = self.accounts.remove(id as usize) {
             self.ids.remove(&account.payer);
-            self.free.push(id);
             self.gone.swap_remove(&id);
         }
     }
 
     /// Of those who left, the half that took least.
     fn forget_half(&mut self) {
-        let known = |id: &PayerId| Some((self.accounts[*id as usize].as_ref()?.time.get(), *id));
+        let known = |id: &PayerId| Some((self.accounts.get(*id as usize)?.time.get(), *id));
         let mut gone: Vec<(Duration, PayerId)> = self.gone.iter().filter_map(known).collect();
         gone.sort_unstable();
         gone.truncate(gone.len() / 2);
@@ -124,7 +115,7 @@ impl Payers {
     /// Counts what was done for these.
     pub fn charge(&self, audience: &Audience, time: Duration) {
         let add = |id: PayerId, time| {
-            if let Some(Some(account)) = self.accounts.get(id as usize) {
+            if let Some(account) = self.accounts.get(id as usize) {
                 account.time.set(account.time.get() + time);
             }
         };
@@ -141,7 +132,7 @@ impl Payers {
 
     /// Those who took most, the first first.
     pub fn top(&self, most: usize) -> Vec<Spender> {
-        let mut all: Vec<&Account> = self.accounts.iter().flatten().collect();
+        let mut all: Vec<&Account> = self.accounts.iter().map(|(_, account)| account).collect();
         all.retain(|account| !account.time.get().is_zero());
         let by = |account: &&Account| std::cmp::Reverse(account.time.get());
         if all.len() > most {
@@ -265,9 +256,9 @@ mod tests {
             payers.charge(&audience, MICRO * (n as u32 + 1));
             payers.leave(payer(n));
         }
-        assert!(payers.ids.len() <= REMEMBERED && payers.accounts.len() <= REMEMBERED + 2);
+        assert!(payers.ids.len() <= REMEMBERED && payers.accounts.places() <= REMEMBERED + 2);
         assert_eq!(payers.top(1)[0].time, MICRO * 10_000, "the biggest stay");
-        let known = payers.accounts.iter().flatten().count();
+        let known = payers.accounts.len();
         assert_eq!((payers.gone.len(), payers.ids.len()), (known, known), "all have left");
         let id = payers.enter(payer(9_999));
         assert_eq!(payers.top(1)[0].subscriptions, 1);

@@ -3,17 +3,16 @@
 //! Many plans read through the same relations and part in their literals alone: what a commit's
 //! dependants are to them, and whether they are known at all, is looked at once for all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-use indexmap::IndexSet;
 
 use crate::model::catalog::Catalog;
 use crate::model::related::Paths;
 use crate::model::schema::{Schema, SchemaId, Shape};
 use crate::query::Plan;
 
-use super::{PlanId, place};
+use super::PlanId;
+use super::slab::Slab;
 
 /// Names a [`Reading`].
 pub type ReadingId = usize;
@@ -31,14 +30,13 @@ pub struct What {
 /// Plans that read the same and have listeners who are told transitions.
 pub struct Reading {
     what: Arc<What>,
-    plans: IndexSet<PlanId>,
+    plans: BTreeSet<PlanId>,
 }
 
 /// All of them.
 #[derive(Default)]
 pub struct Readings {
-    all: Vec<Option<Reading>>,
-    free: Vec<ReadingId>,
+    all: Slab<Reading>,
     by_what: HashMap<Arc<What>, ReadingId>,
 }
 
@@ -70,32 +68,30 @@ impl Readings {
             Some(&reading) => reading,
             None => {
                 let what = Arc::new(what);
-                let reading = Reading { what: what.clone(), plans: IndexSet::new() };
-                let reading = place(&mut self.all, &mut self.free, reading);
+                let reading = Reading { what: what.clone(), plans: BTreeSet::new() };
+                let reading = self.all.add(reading);
                 self.by_what.insert(what, reading);
                 reading
             }
         };
-        if let Some(known) = &mut self.all[reading] {
+        if let Some(known) = self.all.get_mut(reading) {
             known.plans.insert(id);
         }
         reading
     }
 
     pub(super) fn remove(&mut self, id: PlanId, reading: ReadingId) {
-        let Some(known) = &mut self.all[reading] else { return };
-        known.plans.swap_remove(&id);
+        let Some(known) = self.all.get_mut(reading) else { return };
+        known.plans.remove(&id);
         if known.plans.is_empty() {
             self.by_what.remove(&known.what);
-            self.all[reading] = None;
-            self.free.push(reading);
+            self.all.remove(reading);
         }
     }
 
     /// Those that read records of some of these schemas, given in order.
     pub fn reaching(&self, some: &[SchemaId]) -> impl Iterator<Item = (ReadingId, &Reading)> {
-        let all = self.all.iter().enumerate();
-        all.filter_map(|(id, reading)| Some((id, reading.as_ref()?))).filter(|(_, reading)| {
+        self.all.iter().filter(|(_, reading)| {
             reading.what.reach.iter().any(|schema| some.binary_search(schema).is_ok())
         })
     }
