@@ -19,7 +19,10 @@ use super::range::{Span, Spans};
 pub(super) enum Place {
     Equal(Column, u64),
     Range(Column, Box<Span>),
+    /// Whether NULL is asked for, or some value.
     Presence(Column, bool),
+    /// Some value, as nothing better is known of rows that match.
+    Value(Column),
     /// A beginning's length and hash.
     Prefix(Column, u8, u64),
     /// Whether without regard to case, and the hash.
@@ -29,6 +32,13 @@ pub(super) enum Place {
 /// A [`Slot`] of half the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Column(u32);
+
+impl Place {
+    /// Whether nearly every row comes by.
+    pub(super) fn is_loose(&self) -> bool {
+        matches!(self, Place::Value(_))
+    }
+}
 
 impl Column {
     fn of(slot: Slot) -> Self {
@@ -158,7 +168,7 @@ impl Filing<'_> {
             return None;
         }
         let target = self.catalog.get(relation.target)?;
-        let mut best = Some(self.presence(by, false));
+        let mut best = Some(self.value(by));
         better(&mut best, self.way(&hop.inner, not, About::Named { schema: target, by }));
         best
     }
@@ -185,7 +195,7 @@ impl Filing<'_> {
                 self.fragment(slot, true, rarest)
             }
             // Whatever else is asked is never TRUE of NULL.
-            _ => self.presence(slot, false),
+            _ => self.value(slot),
         })
     }
 
@@ -218,7 +228,7 @@ impl Filing<'_> {
 
     /// Where nothing is long enough to be a fragment, by there being a value at all.
     fn fragment(&self, slot: Slot, folded: bool, rarest: Option<(u64, usize)>) -> Way {
-        let Some((hash, crowd)) = rarest else { return self.presence(slot, false) };
+        let Some((hash, crowd)) = rarest else { return self.value(slot) };
         let places = vec![Place::Fragment(Column::of(slot), folded, hash)];
         Way { places, cost: (crowd as u64 + 1) * weight::FRAGMENT }
     }
@@ -237,6 +247,10 @@ impl Filing<'_> {
         let weight = if null { weight::NULL } else { weight::PRESENT };
         let crowd = self.files.presence.len(slot, null) as u64;
         Way { places: vec![Place::Presence(Column::of(slot), null)], cost: (crowd + 1) * weight }
+    }
+
+    fn value(&self, slot: Slot) -> Way {
+        Way { places: vec![Place::Value(Column::of(slot))], ..self.presence(slot, false) }
     }
 }
 

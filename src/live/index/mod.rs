@@ -51,6 +51,8 @@ struct Version {
     version: u32,
     /// Plans filed here, those included that are filed nowhere as they never match.
     plans: usize,
+    /// Of them, those that come by with nearly every row.
+    loose: usize,
     files: Files,
 }
 
@@ -74,6 +76,13 @@ pub struct Filed {
     places: Option<Box<[Place]>>,
 }
 
+impl Filed {
+    /// Filed, but only by there being a value in some column.
+    fn is_loose(&self) -> bool {
+        self.places.iter().flatten().any(Place::is_loose)
+    }
+}
+
 impl Index {
     /// Files `plan`, whose predicate is about rows of `schema`, as `catalog` has it.
     pub fn add(
@@ -87,10 +96,10 @@ impl Index {
         let at = versions.iter().position(|known| known.version == schema.version);
         let at = at.unwrap_or_else(|| {
             let (version, files) = (schema.version, Files::default());
-            versions.push(Version { version, plans: 0, files });
+            versions.push(Version { version, plans: 0, loose: 0, files });
             versions.len() - 1
         });
-        let Version { plans, files, .. } = &mut versions[at];
+        let Version { plans, loose, files, .. } = &mut versions[at];
         *plans += 1;
         let filing = Filing { files, catalog };
         let way = filing.way(predicate, false, About::Own(schema));
@@ -103,7 +112,9 @@ impl Index {
             Some(places) => places.iter().for_each(|place| files.add(place, id(plan))),
             None => files.scan.add(id(plan)),
         }
-        Filed { schema: schema.id, version: schema.version, places }
+        let filed = Filed { schema: schema.id, version: schema.version, places };
+        *loose += usize::from(filed.is_loose());
+        filed
     }
 
     /// Takes a plan out.
@@ -112,11 +123,12 @@ impl Index {
         let Some(at) = versions.iter().position(|known| known.version == filed.version) else {
             return;
         };
-        let Version { plans, files, .. } = &mut versions[at];
+        let Version { plans, loose, files, .. } = &mut versions[at];
         match &filed.places {
             Some(places) => places.iter().for_each(|place| files.remove(place, id(plan))),
             None => files.scan.remove(id(plan)),
         }
+        *loose -= usize::from(filed.is_loose());
         *plans -= 1;
         if *plans == 0 {
             debug_assert!(files.is_empty(), "what was filed is taken out again");
@@ -154,8 +166,15 @@ impl Index {
         versions.is_some_and(|all| all.iter().any(|known| known.version != version))
     }
 
-    /// How many plans of a schema every change has to be checked against.
+    /// How many plans of a schema every change has to be checked against, or every change with
+    /// some value in a column: what is known of them parts hardly any rows.
     pub fn scanned(&self, schema: SchemaId) -> usize {
+        let versions = self.schemas.get(&schema).map_or(&[][..], Vec::as_slice);
+        versions.iter().map(|known| known.files.scan.len() + known.loose).sum()
+    }
+
+    /// Of [`scanned`](Self::scanned), those that are filed nowhere.
+    pub fn unfiled(&self, schema: SchemaId) -> usize {
         let versions = self.schemas.get(&schema).map_or(&[][..], Vec::as_slice);
         versions.iter().map(|known| known.files.scan.len()).sum()
     }
@@ -174,6 +193,7 @@ impl Files {
             Place::Prefix(at, length, hash) => self.prefix.add(at.slot(), (*length, *hash), plan),
             Place::Fragment(at, folded, hash) => self.fragment.add(at.slot(), *folded, *hash, plan),
             Place::Presence(at, null) => self.presence.add(at.slot(), *null, plan),
+            Place::Value(at) => self.presence.add(at.slot(), false, plan),
         }
     }
 
@@ -188,6 +208,7 @@ impl Files {
                 self.fragment.remove(at.slot(), *folded, *hash, plan)
             }
             Place::Presence(at, null) => self.presence.remove(at.slot(), *null, plan),
+            Place::Value(at) => self.presence.remove(at.slot(), false, plan),
         }
     }
 

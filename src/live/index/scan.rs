@@ -1,4 +1,4 @@
-//! What can be filed nowhere: every change of the schema comes by. Its length is a metric.
+//! What can be filed nowhere: every change of the schema comes by. Its length is part of a metric.
 
 use std::collections::BTreeSet;
 

@@ -94,7 +94,7 @@ impl Subscriber {
 pub struct Tally<'r> {
     pub name: &'r Arc<str>,
     pub listeners: usize,
-    /// Plans that every change is checked against.
+    /// Plans that every change, or nearly every, is checked against: [`Index::scanned`].
     pub scanned: usize,
 }
 
