@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use argon2::password_hash::phc;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
@@ -50,6 +50,7 @@ pub struct Passwords {
     waiting: Arc<AtomicUsize>,
     /// Compared with when there is no user, so that both cost the same.
     nobody: PasswordHash,
+    work: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Passwords {
@@ -76,6 +77,7 @@ impl Passwords {
             running: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: Arc::new(AtomicUsize::new(0)),
             nobody: hash(&random)?,
+            work: Arc::default(),
         })
     }
 
@@ -103,9 +105,22 @@ impl Passwords {
         // An impossible one is cut, so that a body of megabytes costs no more either.
         let password = if possible { password.as_bytes().to_vec() } else { b"-".to_vec() };
         let known = stored.is_some() && possible;
-        let against = stored.unwrap_or(&self.nobody).clone();
-        let same = self.run(move || Ok(verify(&password, &against))).await?;
-        Ok(same && known)
+        let (stored, nobody) = (stored.cloned(), self.nobody.clone());
+        let work = self.work.clone();
+        let against = move || {
+            if let Some(same) = stored.and_then(|stored| verify(&password, &stored, &work)) {
+                return Ok(same);
+            }
+            verify(&password, &nobody, &work);
+            Ok(false)
+        };
+        Ok(self.run(against).await? && known)
+    }
+
+    /// What verifying took since the start: KiB that Argon2 filled, times the passes over them. A
+    /// clock would say the same, but for what else the machine does meanwhile.
+    pub fn work(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
     }
 
     async fn run<T, F>(&self, job: F) -> Result<T>
@@ -140,12 +155,27 @@ fn hash(password: &[u8]) -> Result<PasswordHash> {
     Ok(PasswordHash(hash.to_string()))
 }
 
-fn verify(password: &[u8], stored: &PasswordHash) -> bool {
-    let (Ok(argon2), Ok(stored)) = (argon2(), phc::PasswordHash::new(&stored.0)) else {
+/// `None`, with nothing computed, where the stored hash cannot be read.
+fn verify(password: &[u8], stored: &PasswordHash, work: &AtomicU64) -> Option<bool> {
+    let same = compute(password, stored, work);
+    if same.is_none() {
         tracing::error!("a stored password hash cannot be read");
-        return false;
+    }
+    same
+}
+
+fn compute(password: &[u8], stored: &PasswordHash, work: &AtomicU64) -> Option<bool> {
+    let stored = phc::PasswordHash::new(&stored.0).ok()?;
+    let (Some(_), Some(_)) = (&stored.salt, &stored.hash) else { return None };
+    let params = Params::try_from(&stored).ok()?;
+    let same = match argon2().ok()?.verify_password(password, &stored) {
+        Ok(()) => true,
+        Err(argon2::password_hash::Error::PasswordInvalid) => false,
+        Err(_) => return None,
     };
-    argon2.verify_password(password, &stored).is_ok()
+    let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
+    work.fetch_add(cost, Ordering::Relaxed);
+    Some(same)
 }
 
 #[cfg(test)]
@@ -163,6 +193,23 @@ mod tests {
             assert!(!passwords.verify(wrong, None).await.unwrap());
         }
         assert_eq!(format!("{hash:?}"), "PasswordHash(…)");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_wrong_takes_as_much_work() {
+        let passwords = Passwords::new().unwrap();
+        let hash = passwords.hash("correct horse").await.unwrap();
+        let stored = |text: String| Some(PasswordHash::stored(text));
+        let cut = hash.expose().rsplit_once('$').unwrap().0.to_owned();
+        let hashes =
+            [Some(hash), stored("rubbish".into()), stored(cut), stored(String::new()), None];
+        for hash in hashes {
+            for password in ["correct horse", "wrong horse", "", &"x".repeat(5_000)] {
+                let before = passwords.work();
+                passwords.verify(password, hash.as_ref()).await.unwrap();
+                assert_eq!(passwords.work() - before, 2 * 19 * 1024, "{hash:?} {}", password.len());
+            }
+        }
     }
 
     #[test]

@@ -435,6 +435,11 @@ impl Auth {
         if same { Ok(()) } else { Err(wrong()) }
     }
 
+    /// What comparing passwords took since the start: [`Passwords::work`].
+    pub fn password_work(&self) -> u64 {
+        self.passwords.work()
+    }
+
     /// Hashes a password that is to be set; 400 if it may not be.
     pub async fn hash_password(&self, password: &str) -> Result<PasswordHash> {
         self.passwords.hash(password).await
