@@ -2,6 +2,8 @@
 
 #[path = "store/bounds.rs"]
 mod bounds;
+#[path = "store/checkpoint.rs"]
+mod checkpoint;
 #[path = "store/dependants.rs"]
 mod dependants;
 #[path = "store/history.rs"]

@@ -16,6 +16,7 @@ use crate::error::{self, Error, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 
+use super::accounts::of_rights;
 use super::checkpoint::Checkpoints;
 use super::connection::{self, Use};
 use super::fault::{Trouble, fault};
@@ -198,9 +199,8 @@ impl Writer {
                 }
             }
             patience = if worked { Duration::ZERO } else { self.idle() };
-            if waiting.is_empty()
-                && let Some(connection) = &self.connection
-            {
+            // Whoever waits: with more writers than fit into a group some always do.
+            if let Some(connection) = &self.connection {
                 self.checkpoints.after_group(connection);
             }
         }
@@ -299,7 +299,15 @@ impl Writer {
                     match outcome {
                         Ok(outcome) => {
                             open |= outcome.is_ok();
+                            let last = outcome.as_ref().is_ok_and(|commit| {
+                                commit.as_ref().is_some_and(|commit| of_rights(&catalog, commit))
+                            });
                             done.push((job, outcome));
+                            // Who asks is looked up in what the sink holds: the next job must
+                            // find there what this one took away.
+                            if last {
+                                break;
+                            }
                         }
                         Err(failed) => {
                             done.push((job, Ok(None)));

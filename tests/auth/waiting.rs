@@ -148,3 +148,95 @@ async fn they_are_gone_for_what_waits() {
     let body = object(json!({"username": "made"}));
     assert_eq!(content.create(&who, "user", body).await.unwrap_err().status(), 401);
 }
+
+/// Hands in `change` and `writes` behind it, all short, while another is at work, so that they make
+/// one group; gives what became of the writes.
+async fn behind(house: &House, change: Write, writes: Vec<Write>) -> Vec<Result<()>> {
+    let (begun, begins) = channel();
+    let (release, released) = channel();
+    let mut held = Box::pin(house.store.write_long(Lane::Schemas, move |_| {
+        begun.send(()).unwrap();
+        let _ = released.recv_timeout(Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(15));
+        Ok(())
+    }));
+    assert!((&mut held).now_or_never().is_none());
+    begins.recv_timeout(Duration::from_secs(20)).unwrap();
+    let mut waiting = vec![change];
+    waiting.extend(writes);
+    for write in &mut waiting {
+        let early = write.now_or_never();
+        assert!(early.is_none(), "{early:?}");
+    }
+    release.send(()).unwrap();
+    held.await.unwrap();
+    let mut outcome = futures_util::future::join_all(waiting).await;
+    outcome.remove(0).unwrap();
+    outcome
+}
+
+#[tokio::test]
+async fn they_are_gone_for_what_is_written_together_with_the_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path(), Plan::default()).await;
+    let content = content(&house);
+    let victim = house.add("victim", &[]).await;
+    let ann = house.add("ann", &["admin"]).await;
+    let short = |who: &Principal| -> [Write; 3] {
+        let (one, two, three) = (content.clone(), content.clone(), content.clone());
+        let (a, b, c) = (who.clone(), who.clone(), who.clone());
+        let id = victim.to_string();
+        let other = id.clone();
+        [
+            async move {
+                let body = object(json!({"username": "made"}));
+                one.create(&a, "user", body).await.map(drop)
+            }
+            .boxed(),
+            async move {
+                let body = object(json!({"email": "victim@example.org"}));
+                two.update(&b, "user", &id, body).await.map(drop)
+            }
+            .boxed(),
+            async move { three.delete(&c, "user", &other).await.map(drop) }.boxed(),
+        ]
+    };
+
+    // A role, a session, the user.
+    let who = house.who(&house.login("ann").await.token).await.unwrap();
+    let admin = house.directory.roles(&ann)[0].0;
+    let store = house.store.clone();
+    let taken = async move {
+        let job = move |tx: &mut rowcast::store::Tx<'_>| {
+            let schema = tx.catalog().named("user").unwrap().clone();
+            let roles = &schema.relations[schema.relation("roles").unwrap()];
+            tx.unlink(&schema, roles, &Value::Uuid(ann), &Value::Uuid(admin))?;
+            accounts::settle(tx)
+        };
+        store.write(job).await.map(drop)
+    };
+    let before = house.commits.lock().unwrap().len();
+    let outcome = behind(&house, taken.boxed(), short(&who).into()).await;
+    assert_eq!(told(outcome), [403, 403, 403]);
+    assert_eq!(house.commits.lock().unwrap().len() - before, 1, "the change, and nothing else");
+    house.role(ann, admin, true).await.unwrap();
+
+    let (store, session) = (house.store.clone(), who.session.unwrap());
+    let ended = async move {
+        let job = move |tx: &mut rowcast::store::Tx<'_>| accounts::end_session(tx, ann, session);
+        store.write(job).await.map(drop)
+    };
+    assert_eq!(told(behind(&house, ended.boxed(), short(&who).into()).await), [401, 401, 401]);
+
+    let who = house.who(&house.login("ann").await.token).await.unwrap();
+    let change = set_active(content.clone(), ann, false).boxed();
+    assert_eq!(told(behind(&house, change, short(&who).into()).await), [401, 401, 401]);
+    let names = names(&house).await;
+    assert!(names.iter().any(|name| name == "victim"), "{names:?}");
+    assert!(names.iter().all(|name| name != "made"), "{names:?}");
+
+    // What the owner writes stands whoever comes and goes.
+    let change = set_active(content.clone(), ann, true).boxed();
+    let outcome = behind(&house, change, short(&Principal::owner()).into()).await;
+    assert_eq!(told(outcome), [200, 200, 200]);
+}
