@@ -107,6 +107,15 @@ fn a_filter_each() {
 }
 
 #[test]
+fn a_floor_that_stores() {
+    let found = results("writes --writes 20 --pairs 1 --floor --durable-floor --json");
+    assert!(found.iter().all(|result| result["durable_floor"] == true), "{found:?}");
+    assert!(found.iter().all(|result| number(result, "/rounds/floor/0/writes") >= 20.0));
+    let (code, _, err) = bench("writes --durable-floor --writes 1");
+    assert!(code == 2 && err.contains("--floor"), "{err}");
+}
+
+#[test]
 fn compound_filters() {
     let found = results("mixed --subscribers 20 --writes 40 --pairs 1 --floor --json");
     let deliveries = |side: &str| number(&found[0], &format!("/rounds/{side}/0/deliveries"));

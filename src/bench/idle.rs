@@ -58,7 +58,7 @@ pub fn run(subscribers: usize, options: &Options, bar: &Bar) -> Result<Told> {
     bar.say("idle: starting".into());
     let bed = Bed::make(options)?;
     let floor = match options.floor {
-        true => Some(Running::floor()?),
+        true => Some(Running::floor(None)?),
         false => None,
     };
     let mut client = Client::new()?;

@@ -33,6 +33,10 @@ pub struct Options {
     /// in turn with the server
     #[arg(long)]
     pub floor: bool,
+    /// Has the floor write each record into a file too, and sync that before it tells and answers
+    /// (those that came together with one sync): what no durable server is spared
+    #[arg(long, requires = "floor")]
+    pub durable_floor: bool,
     /// Rounds; with --floor of both
     #[arg(long, value_name = "N", default_value_t = 6,
         value_parser = clap::value_parser!(u16).range(1..))]
@@ -40,7 +44,8 @@ pub struct Options {
     /// Another build of the server to measure, instead of this one
     #[arg(long, value_name = "PROGRAM", conflicts_with = "url")]
     pub server: Option<PathBuf>,
-    /// Where the server that is started keeps its data, in a folder of its own that is removed
+    /// Where the server that is started, or the durable floor, keeps its data, in a folder of its own
+    /// that is removed
     /// [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     pub dir: Option<PathBuf>,

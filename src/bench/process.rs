@@ -137,12 +137,17 @@ impl Running {
         self.child.id()
     }
 
-    /// The floor: this program's own server of bare write() calls.
-    pub fn floor() -> Result<Running> {
+    /// The floor: this program's own server of bare write() calls; a durable one with its file in
+    /// a folder inside `dir`.
+    pub fn floor(durable: Option<&Path>) -> Result<Running> {
         let program = own_program()?;
+        let folder = durable.map(folder_in).transpose()?;
         let mut command = Command::new(&program);
         command.args(["bench", "floor-server", "--port", "0"]);
-        listening(&program, command, None, |line| {
+        if let Some(folder) = &folder {
+            command.arg("--durable").arg(folder.path().join("posts"));
+        }
+        listening(&program, command, folder, |line| {
             let told: Json = serde_json::from_str(line).ok()?;
             told["address"].as_str()?.parse().ok()
         })
@@ -156,13 +161,10 @@ impl Running {
         schema: &str,
         text: &str,
     ) -> Result<(Running, String)> {
-        let failed = |error| Error::bad(format!("a folder in {}: {error}", dir.display()));
-        // It is another process's to work in: as it would be said there.
-        let dir = std::path::absolute(dir).map_err(failed)?;
-        let folder = tempfile::Builder::new().prefix("rowcast-bench-").tempdir_in(&dir);
-        let folder = folder.map_err(failed)?;
+        let failed = no_folder(dir);
+        let folder = folder_in(dir)?;
         let schemas = folder.path().join("schemas");
-        fs::create_dir(&schemas).map_err(failed)?;
+        fs::create_dir(&schemas).map_err(&failed)?;
         fs::write(schemas.join(format!("{schema}.json")), text).map_err(failed)?;
         let password = uuid::Uuid::new_v4().simple().to_string();
         // With the log that it has where nobody sets one: a line for each request.
@@ -189,6 +191,18 @@ impl Running {
             None => Err(Error::bad("the login gave no token")),
         }
     }
+}
+
+/// A folder of its own inside `dir`, removed with the value.
+fn folder_in(dir: &Path) -> Result<tempfile::TempDir> {
+    let failed = no_folder(dir);
+    // It is another process's to work in: as it would be said there.
+    let dir = std::path::absolute(dir).map_err(&failed)?;
+    tempfile::Builder::new().prefix("rowcast-bench-").tempdir_in(dir).map_err(failed)
+}
+
+fn no_folder(dir: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::bad(format!("a folder in {}: {error}", dir.display()))
 }
 
 /// Starts a process and waits for the line that tells its address.

@@ -129,7 +129,8 @@ fn table(outcome: &Outcome) -> String {
     )];
     let with_floor = !outcome.floor.is_empty();
     if with_floor {
-        lines.push(format!("{:32}{:>14}{:>14}{:>10}", "", "server", "floor", "ratio"));
+        let floor = if outcome.durable_floor { "durable floor" } else { "floor" };
+        lines.push(format!("{:32}{:>14}{floor:>14}{:>10}", "", "server", "ratio"));
     }
     for metric in METRICS {
         let Some(server) = metric.told(&outcome.server) else { continue };
@@ -231,6 +232,7 @@ fn result(outcome: &Outcome) -> Json {
         "memory_per_subscription": outcome.memory_per_subscription,
         "faults": outcome.faults,
         "ended": outcome.ended,
+        "durable_floor": outcome.durable_floor,
         "floor_faults": outcome.floor_faults,
         "floor_ended": outcome.floor_ended,
         "rounds": {"server": outcome.server, "floor": outcome.floor},
@@ -267,6 +269,7 @@ mod tests {
             floor: Vec::new(),
             faults: Faults::default(),
             ended: None,
+            durable_floor: false,
             floor_faults: closed,
             floor_ended: Some("it left".into()),
             opened_per_second: None,

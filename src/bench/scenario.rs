@@ -37,6 +37,8 @@ pub struct Outcome {
     /// A round each, in order.
     pub server: Vec<Sample>,
     pub floor: Vec<Sample>,
+    /// Whether that writes and syncs too.
+    pub durable_floor: bool,
     /// Of the whole run, beginning and end included.
     pub faults: Faults,
     /// Why the first connection that the server ended did.
@@ -141,6 +143,7 @@ impl Scenario {
             pace: told(self.pace),
             server: rounds.0,
             floor: rounds.1,
+            durable_floor: options.durable_floor,
             faults,
             ended: client.ledger(Side::Server).ended.take(),
             floor_faults,
@@ -188,7 +191,8 @@ impl Scenario {
         options: &Options,
         bar: &Bar,
     ) -> Result<(Running, Target)> {
-        let running = Running::floor()?;
+        let folder = options.durable_floor.then(|| options.folder());
+        let running = Running::floor(folder.as_deref())?;
         let subscribers = self.floor_subscribers();
         let headers = bed.headers();
         let all = (0..subscribers).map(|_| asks(0, "/", &headers));

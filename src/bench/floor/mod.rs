@@ -6,9 +6,14 @@
 //! the answer is 200. All on one thread, in a loop over the sockets: no tasks, no queues, no locks.
 //! A `GET` without a key tells the counts.
 //!
+//! With a file (`--durable`) it also does what no durable server is spared: the bodies of all posts
+//! that one turn of the loop found are written to it and synced, once, before they are told and
+//! answered.
+//!
 //! What a socket does not take waits for it, counted. While more than [`WAITING_BYTES`] wait, no post
 //! is answered: the floor has bounds too.
 
+mod disk;
 mod http;
 mod peer;
 #[cfg(test)]
@@ -17,6 +22,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -29,6 +35,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::live::frame;
 
+use disk::Disk;
 use http::Asked;
 use peer::{Ended, Peer};
 
@@ -47,12 +54,20 @@ pub struct FloorServer {
     /// The port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// A file to make, into which each post is written and synced before it is told
+    #[arg(long, value_name = "FILE")]
+    durable: Option<PathBuf>,
 }
 
 impl FloorServer {
     /// Serves on loopback.
     pub fn run(&self) -> Result<ExitCode> {
-        let floor = Floor::bind(self.port)?;
+        let mut floor = Floor::bind(self.port)?;
+        if let Some(path) = &self.durable {
+            let name = path.display();
+            let disk = Disk::create(path);
+            floor.disk = Some(disk.map_err(|error| Error::bad(format!("{name}: {error}")))?);
+        }
         let address = floor.address()?;
         let line = json!({
             "address": address.to_string(),
@@ -90,8 +105,19 @@ pub struct Floor {
     turn: usize,
     /// Posters that are answered once less waits.
     held: VecDeque<usize>,
+    disk: Option<Disk>,
+    /// Put on the disk, and not synced yet.
+    unsynced: Vec<Posted>,
     counts: Counts,
     scratch: Vec<u8>,
+}
+
+/// A post that is told and answered once it is synced.
+struct Posted {
+    /// Who is answered, if it is still there.
+    by: Option<usize>,
+    frame: Bytes,
+    to: Option<usize>,
 }
 
 #[derive(Default)]
@@ -128,6 +154,8 @@ impl Floor {
             seats: Vec::new(),
             turn: 0,
             held: VecDeque::new(),
+            disk: None,
+            unsynced: Vec::new(),
             counts: Counts::default(),
             scratch: vec![0; SCRATCH_BYTES],
         })
@@ -167,8 +195,28 @@ impl Floor {
                     }
                 }
             }
+            // Whoever was answered may have sent the next one already.
+            while !self.unsynced.is_empty() {
+                self.sync()?;
+            }
             self.release();
         }
+    }
+
+    /// Syncs what was posted in this turn of the loop; then it is told and answered.
+    fn sync(&mut self) -> Result<()> {
+        if let Some(disk) = &mut self.disk {
+            disk.sync().map_err(failed)?;
+        }
+        for Posted { by, frame, to } in std::mem::take(&mut self.unsynced) {
+            let given = self.tell(&frame, to);
+            if let Some(at) = by
+                && self.answer(at, given)
+            {
+                self.serve(at);
+            }
+        }
+        Ok(())
     }
 
     fn accept(&mut self) -> Result<()> {
@@ -204,7 +252,8 @@ impl Floor {
     fn read(&mut self, at: usize) {
         let Some(peer) = &mut self.peers[at] else { return };
         let ended = peer.read(&mut self.scratch);
-        if !self.held.contains(&at) {
+        let waits = self.unsynced.iter().any(|posted| posted.by == Some(at));
+        if !waits && !self.held.contains(&at) {
             self.serve(at);
         }
         if ended == Ended::Gone {
@@ -230,14 +279,19 @@ impl Floor {
                 Asked::Post { body, to, last } => {
                     let bytes = &peer.input[body.clone()];
                     let frame = frame::text(bytes.len(), |out| out.extend_from_slice(bytes));
+                    if let Some(disk) = &mut self.disk {
+                        disk.put(bytes);
+                    }
                     peer.input.drain(..body.end);
                     peer.last = last;
-                    let given = self.tell(&frame, to);
-                    if self.counts.waiting > WAITING_BYTES {
-                        self.held.push_back(at);
-                        return;
+                    if self.disk.is_some() {
+                        return self.unsynced.push(Posted { by: Some(at), frame, to });
                     }
-                    http::answer("200 OK", &format!("{{\"to\":{given}}}"), last)
+                    let given = self.tell(&frame, to);
+                    match self.answer(at, given) {
+                        true => continue,
+                        false => return,
+                    }
                 }
                 Asked::Status { end, last } => {
                     peer.input.drain(..end);
@@ -252,6 +306,18 @@ impl Floor {
             };
             self.send(at, &answer);
         }
+    }
+
+    /// Says to how many sockets a post went, once not too much waits; whether that was now.
+    fn answer(&mut self, at: usize, given: usize) -> bool {
+        if self.counts.waiting > WAITING_BYTES {
+            self.held.push_back(at);
+            return false;
+        }
+        let Some(peer) = &self.peers[at] else { return false };
+        let last = peer.last;
+        self.send(at, &http::answer("200 OK", &format!("{{\"to\":{given}}}"), last));
+        true
     }
 
     /// One frame to all subscribers, or to some of them in turn; how many.
@@ -346,6 +412,9 @@ impl Floor {
         let _ = self.poll.registry().deregister(&mut peer.stream);
         self.free.push(at);
         self.held.retain(|held| *held != at);
+        for posted in &mut self.unsynced {
+            posted.by = posted.by.filter(|by| *by != at);
+        }
         self.counts.waiting -= peer.waiting();
         if let Some(seat) = peer.seat {
             self.seats.swap_remove(seat);

@@ -6,6 +6,7 @@ use std::thread;
 
 use serde_json::Value as Json;
 
+use super::disk::Disk;
 use super::{Floor, WAITING_BYTES};
 
 fn start() -> SocketAddr {
@@ -116,6 +117,42 @@ fn every_post_is_a_frame_to_everybody() {
     let status = poster.status();
     assert_eq!(status["subscribers"], 10);
     assert_eq!((&status["frames"], &status["deliveries"]), (&5.into(), &50.into()));
+}
+
+#[test]
+fn a_durable_floor_writes_what_it_tells() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("posts");
+    let mut floor = Floor::bind(0).expect("a free port");
+    floor.disk = Some(Disk::create(&path).expect("a file"));
+    assert!(Disk::create(&path).is_err(), "no file is written over");
+    let address = floor.address().expect("an address");
+    thread::spawn(move || floor.run());
+    let mut subscriber = Client::subscriber(address);
+    let mut posters: Vec<_> = (0..8).map(|_| Client::new(address)).collect();
+    // More than the file holds, which is then begun anew; two behind each other on a connection.
+    for n in 0..40 {
+        let poster = &mut posters[n % 8];
+        let body = n.to_string().repeat(1 << 18);
+        poster.ask("", body.as_bytes());
+        poster.ask("", b"-");
+        assert_eq!(poster.answer().1["to"], 1);
+        let told = std::fs::read(&path).expect("the file");
+        assert_eq!(told.len(), 16 << 20);
+        let there = told.chunks(4 << 10).any(|page| page.starts_with(&body.as_bytes()[..99]));
+        assert!(there, "{n} is not there");
+        assert_eq!(poster.answer().1["to"], 1);
+        assert!(subscriber.frame() == body.as_bytes(), "frame {n}");
+        assert_eq!(subscriber.frame(), b"-");
+    }
+    // Of many at once each is told once and answered.
+    posters.iter_mut().enumerate().for_each(|(n, poster)| poster.ask("", &[b'a' + n as u8]));
+    drop(posters.pop());
+    posters.iter_mut().for_each(|poster| assert_eq!(poster.answer().1["to"], 1));
+    // The eighth has left, perhaps before it was heard.
+    let mut told: Vec<u8> = (0..7).map(|_| subscriber.frame()[0]).collect();
+    told.sort_unstable();
+    assert!(told.windows(2).all(|pair| pair[0] < pair[1]), "{told:?}");
 }
 
 #[test]
