@@ -116,6 +116,7 @@ fn commit(schema: &Schema, records: i64) -> Commit {
         changes: (1..=records).map(change).collect(),
         notices: Vec::new(),
         related: RelatedRows::default(),
+        weight: Default::default(),
     }
 }
 

@@ -102,6 +102,7 @@ impl App {
             Box::new(Sink { directory: directory.clone(), tail: tail_sink }),
         )?;
         let schemas = schemas::Service::open(store.clone(), &config.schemas).await?;
+        schemas.asks(directory.clone());
         // Under the store's lock from here on.
         let key = match &config.secrets.app_key {
             Some(key) => key.clone(),

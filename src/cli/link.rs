@@ -15,6 +15,9 @@ use crate::error::{Error, Kind, Result};
 use crate::net::client::{Bounds, Place};
 use crate::server::{self, App, Peer};
 
+/// A single write may wait its turn; the bound is against a server that hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What a command talks to: one and the same HTTP API, as the owner.
 pub enum Link {
     Running(Place),
@@ -32,8 +35,7 @@ impl Link {
 
     /// Gives what stands under `data`; a refusal comes as the error it was.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Json>) -> Result<Json> {
-        // A single write may wait its turn; the bound is against a server that hangs.
-        self.call_within(Duration::from_secs(300), method, path, body).await
+        self.call_within(PATIENCE, method, path, body).await
     }
 
     /// [`Link::call`] with another bound on a running server's time.
@@ -45,6 +47,21 @@ impl Link {
         body: Option<&Json>,
     ) -> Result<Json> {
         let body = Bytes::from(body.map(Json::to_string).unwrap_or_default());
+        self.exchange(time, method, path, body).await
+    }
+
+    /// [`Link::call`] of a POST, whose body is JSON already.
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Json> {
+        self.exchange(PATIENCE, Method::POST, path, body.into()).await
+    }
+
+    async fn exchange(
+        &self,
+        time: Duration,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Json> {
         let (status, body) = match self {
             Link::Running(place) => {
                 let bounds = Bounds { time, ..Bounds::default() };

@@ -18,6 +18,7 @@ use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
 use crate::schemas;
 use crate::server;
+use crate::store::nice;
 
 use self::link::Link;
 
@@ -103,6 +104,8 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Import(import) => {
+            // Beside a server it should not be felt.
+            nice::process_steps_back();
             let config = configure(import.place.0.clone(), "warn")?;
             runtime()?.block_on(async { import.run(&Link::open(config).await?).await })
         }

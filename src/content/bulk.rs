@@ -170,7 +170,7 @@ impl Job<'_, '_> {
             .collect::<Result<Vec<_>>>()?;
         for (row, allowed) in rows.iter().zip(allowed) {
             // An earlier record of this call may have changed this one through a relation.
-            let Some(now) = self.tx.get(schema, row.get(schema.primary))? else { continue };
+            let Some(now) = self.tx.still(schema, row) else { continue };
             self.write_allowed(schema, rules, Some(&now), input, allowed, Origin::Named)?;
         }
         Ok(())

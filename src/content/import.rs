@@ -36,6 +36,10 @@ pub enum OnConflict {
     Update,
 }
 
+/// Records that one commit of an import takes, unless all or none are wanted: others' writes come
+/// between, and nobody is told more at once.
+pub const IMPORT_RECORDS: usize = 500;
+
 /// How records are imported.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ImportAsk {
@@ -59,12 +63,46 @@ pub struct Imported {
 }
 
 impl Content {
-    /// Writes `records` in one write: the good ones, or with `all_or_nothing` all or none; then
-    /// what was refused is all that could be told before writing, or the first while writing.
+    /// Writes `records`, the good ones, with a commit for each [`IMPORT_RECORDS`] of them; or with
+    /// `all_or_nothing` all in one, or none: then what was refused is all that could be told
+    /// before writing, or the first while writing.
     ///
     /// # Errors
-    /// Those of no single record: no such schema, no rule, over the limits of a write.
+    /// Those of no single record: no such schema, no rule, over the limits of a write. What was
+    /// committed before such an error stays, and its message says so.
     pub async fn import(
+        &self,
+        principal: &Principal,
+        schema: &str,
+        records: Vec<Map<String, Json>>,
+        ask: ImportAsk,
+    ) -> Result<Imported> {
+        if ask.all_or_nothing {
+            return self.import_at_once(principal, schema, records, ask).await;
+        }
+        let mut imported = Imported::default();
+        let mut records = records.into_iter();
+        let mut before = 0;
+        loop {
+            let next: Vec<_> = records.by_ref().take(IMPORT_RECORDS).collect();
+            let count = next.len();
+            match self.import_at_once(principal, schema, next, ask).await {
+                Ok(done) => imported.add(before, done),
+                Err(error) if before == 0 => return Err(error),
+                Err(error) => {
+                    let message =
+                        format!("{} (the {before} records before are imported)", error.message);
+                    return Err(Error { message, ..error });
+                }
+            }
+            before += count;
+            if records.len() == 0 {
+                return Ok(imported);
+            }
+        }
+    }
+
+    async fn import_at_once(
         &self,
         principal: &Principal,
         schema: &str,
@@ -89,7 +127,7 @@ impl Content {
         for (index, record) in records.into_iter().enumerate() {
             let asked = writing.asked(Action::Create, record);
             match asked.prepare(&catalog) {
-                Ok(_) => good.push((index, asked.body)),
+                Ok(prepared) => good.push((index, asked.body, prepared)),
                 Err(error) if of_one_record(&error) => imported.refused.push((index, error)),
                 Err(error) => return Err(error),
             }
@@ -100,11 +138,12 @@ impl Content {
         // Survives the undoing of an import that is all or nothing.
         let (tell, told) = std::sync::mpsc::channel();
         let job = move |tx: &mut Tx<'_>| {
-            writing.still(&catalog, tx)?;
+            let still = writing.still(&catalog, tx)?;
             let mut job = Job::new(tx, &writing.principal, &writing.limits);
-            for (index, record) in good {
+            for (index, record, prepared) in good {
+                let prepared = still.then_some(prepared);
                 let mark = (!ask.all_or_nothing).then(|| job.tx.mark()).transpose()?;
-                match (job.import(&writing, record, ask.on_conflict), mark) {
+                match (job.import(&writing, record, prepared, ask.on_conflict), mark) {
                     (Ok(outcome), mark) => {
                         imported.count(outcome);
                         if let Some(mark) = mark {
@@ -141,6 +180,14 @@ impl Content {
 }
 
 impl Imported {
+    /// What became of more records, those that came after the first `before`.
+    fn add(&mut self, before: usize, more: Imported) {
+        self.created += more.created;
+        self.updated += more.updated;
+        self.skipped += more.skipped;
+        self.refused.extend(more.refused.into_iter().map(|(at, error)| (before + at, error)));
+    }
+
     fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Created => self.created += 1,
@@ -178,21 +225,22 @@ struct Writing {
 }
 
 impl Writing {
-    /// Has the records checked for whom the principal is by now.
+    /// Whether what was checked holds; if not, the records are to be checked for whom the
+    /// principal is by now.
     ///
     /// # Errors
     /// As [`Asked::prepared`].
-    fn still(&mut self, checked: &Arc<Catalog>, tx: &Tx<'_>) -> Result<()> {
+    fn still(&mut self, checked: &Arc<Catalog>, tx: &Tx<'_>) -> Result<bool> {
         let changed = accounts::changed(self.auth.as_deref(), &self.principal)?;
         if changed.is_none() && Arc::ptr_eq(checked, tx.catalog()) {
-            return Ok(());
+            return Ok(true);
         }
         if let Some(now) = changed {
             self.principal = Arc::unwrap_or_clone(now);
         }
         // For this write alone: the catalog may yet be taken back.
         self.known = Arc::default();
-        self.asked(Action::Create, Map::new()).prepare(tx.catalog()).map(drop)
+        self.asked(Action::Create, Map::new()).prepare(tx.catalog()).map(|_| false)
     }
 
     fn asked(&self, action: Action, body: Map<String, Json>) -> Asked {
@@ -213,10 +261,11 @@ impl Job<'_, '_> {
         &mut self,
         writing: &Writing,
         record: Map<String, Json>,
+        prepared: Option<Prepared>,
         on_conflict: OnConflict,
     ) -> Result<Outcome> {
         let asked = writing.asked(Action::Create, record);
-        let create = asked.prepare(&self.catalog)?;
+        let create = prepared.map_or_else(|| asked.prepare(&self.catalog), Ok)?;
         let existing = match on_conflict {
             OnConflict::Error => None,
             _ => self.existing(&create.schema, &create.input)?,

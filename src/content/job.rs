@@ -349,8 +349,9 @@ impl<'a, 't> Job<'a, 't> {
         }
         let done = match (old, origin) {
             (None, _) => self.tx.insert(schema, values),
-            (Some(_), Origin::Named) => self.tx.update(schema, values),
-            (Some(_), Origin::Related) => self.tx.update_consequence(schema, values),
+            (Some(old), origin) => {
+                self.tx.update_read(schema, old, values, origin == Origin::Named)
+            }
         };
         let row = done.map_err(|error| {
             let read = self.read_grant(schema);

@@ -22,7 +22,7 @@ use crate::limits::Limits;
 use crate::store::Store;
 
 pub use bulk::BulkAsk;
-pub use import::{ImportAsk, Imported, OnConflict};
+pub use import::{IMPORT_RECORDS, ImportAsk, Imported, OnConflict};
 pub use read::ListAsk;
 
 /// The commands; cheap to clone.

@@ -8,7 +8,7 @@ use crate::auth::grant::Action;
 use crate::auth::password::PasswordHash;
 use crate::auth::principal::Principal;
 use crate::auth::service::Auth;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
@@ -17,7 +17,8 @@ use crate::model::related::RelatedSet;
 use crate::model::schema::Schema;
 use crate::model::value::Value;
 use crate::query::{Ask, Plan, parse_key};
-use crate::store::{Rows, Tx};
+use crate::store::fair::Payer;
+use crate::store::{Lane, Rows, Tx};
 
 use super::input::{self, Input, Mode, Scope};
 use super::job::{Job, Origin, Rules};
@@ -90,6 +91,9 @@ impl Asked {
         self.prepare(tx.catalog())
     }
 }
+
+/// Records that a delete may change besides its own before it counts as one that takes long.
+const CONSEQUENCES: usize = 500;
 
 /// A record as its writer may see it.
 struct Shown {
@@ -199,18 +203,43 @@ impl Content {
     /// # Errors
     /// As [`Content::update`]; 409 while a required relation leads to the record.
     pub async fn delete(&self, principal: &Principal, schema: &str, id: &str) -> Result<Vec<u8>> {
+        let short = self.delete_among(principal, schema, id, Some(CONSEQUENCES)).await?;
+        if let Some(key) = self.store.write(short).await?.value {
+            return Ok(key);
+        }
+        // It would change many: others' writes should not stand behind it, and behind the next.
+        let long = self.delete_among(principal, schema, id, None).await?;
+        let lane = Lane::Of(Payer::of(principal.user, None));
+        let deleted = self.store.write_long(lane, long).await?.value;
+        deleted.ok_or_else(|| Error::internal("a delete that was not done"))
+    }
+
+    /// A job that deletes the record, unless more than `most` others would change: then it does
+    /// nothing, and gives `None`.
+    async fn delete_among(
+        &self,
+        principal: &Principal,
+        schema: &str,
+        id: &str,
+        most: Option<usize>,
+    ) -> Result<impl FnOnce(&mut Tx<'_>) -> Result<Option<Vec<u8>>> + Send + 'static> {
         let (mut asked, prepared, _) =
             self.asked(principal, schema, Action::Delete, Map::new()).await?;
         let id = id.to_owned();
-        let job = move |tx: &mut Tx<'_>| {
+        Ok(move |tx: &mut Tx<'_>| {
             let Prepared { schema, rules, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
+            let key = row.get(schema.primary);
+            if let Some(most) = most
+                && job.tx.drags(&schema, key, most)?
+            {
+                return Ok(None);
+            }
             job.delete(&schema, &rules, &row)?;
             accounts::written(&mut job, &schema, None, None)?;
-            Ok(key_json(&schema, row.get(schema.primary)))
-        };
-        Ok(self.store.write(job).await?.value)
+            Ok(Some(key_json(&schema, key)))
+        })
     }
 
     /// Checks what can be checked before the writer's turn, and hashes a user's password.

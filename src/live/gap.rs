@@ -17,7 +17,6 @@ use super::outbox::Frame;
 use super::recent::Recent;
 use super::registry::Mode;
 use super::subscription::Attach;
-use super::tail::weight;
 use super::teller::Teller;
 
 /// How far behind the live stream a replay may be when it joins: what is between is told by the
@@ -121,7 +120,7 @@ impl Gap {
         }
         let commits = recent.since(self.upto, missing).filter(|some| some.len() == missing);
         let Some(commits) = commits else { return Ok(false) };
-        if commits.iter().map(|commit| weight(commit)).sum::<usize>() > BYTES {
+        if commits.iter().map(|commit| commit.bytes()).sum::<usize>() > BYTES {
             return Ok(false);
         }
         for commit in &commits {

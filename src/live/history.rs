@@ -25,7 +25,6 @@ use super::recent::Recent;
 use super::registry::Mode;
 use super::source::Source;
 use super::subscription::Request;
-use super::tail::weight;
 use super::teller::Teller;
 use super::turns::{Turn, Turns};
 
@@ -265,7 +264,7 @@ impl History {
         let read = async |()| {
             let stretch = self.source.replay(start, limit, want).await?;
             let last = stretch.commits.last().map_or(start, |last| last.position);
-            let bytes = stretch.commits.iter().map(|commit| weight(commit)).sum();
+            let bytes = stretch.commits.iter().map(|commit| commit.bytes()).sum();
             let page = Page {
                 commits: stretch.commits,
                 catalog: stretch.catalog,

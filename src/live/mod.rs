@@ -35,6 +35,7 @@ mod round;
 pub mod snapshot;
 pub mod source;
 pub mod subscription;
+mod sweep;
 pub mod tail;
 pub mod teller;
 #[cfg(test)]

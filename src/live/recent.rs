@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::change::Commit;
 
-use super::tail::weight;
+use super::sweep::Sweep;
 
 /// A bounded run of commits without holes, the newest one told at its end. The matcher adds;
 /// anyone reads.
@@ -15,6 +15,7 @@ use super::tail::weight;
 pub struct Recent {
     max_bytes: usize,
     state: Mutex<State>,
+    sweep: Sweep,
 }
 
 #[derive(Default)]
@@ -33,7 +34,7 @@ impl Recent {
     /// catalog of this version.
     pub fn new(max_bytes: usize, after: u64, catalog: u64) -> Arc<Self> {
         let state = Mutex::new(State { after, catalog, ..State::default() });
-        Arc::new(Recent { max_bytes, state })
+        Arc::new(Recent { max_bytes, state, sweep: Sweep::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -42,7 +43,8 @@ impl Recent {
 
     /// Adds the next commit. One that does not follow the last begins a new run.
     pub fn push(&self, commit: &Arc<Commit>) {
-        let bytes = weight(commit);
+        let bytes = commit.bytes();
+        let mut gone = Vec::new();
         let mut state = self.lock();
         let newest = state.after + state.commits.len() as u64;
         if commit.position != newest + 1 {
@@ -51,10 +53,13 @@ impl Recent {
         state.bytes += bytes;
         state.commits.push_back((commit.clone(), bytes));
         while state.bytes > self.max_bytes {
-            let Some((_, bytes)) = state.commits.pop_front() else { break };
+            let Some((old, bytes)) = state.commits.pop_front() else { break };
             state.bytes -= bytes;
             state.after += 1;
+            gone.push(old);
         }
+        drop(state);
+        gone.into_iter().for_each(|old| self.sweep.away(old));
     }
 
     /// Forgets everything; what comes after `position` is kept again, made under the catalog of
@@ -112,6 +117,7 @@ mod tests {
             changes: Vec::new(),
             notices: Vec::new(),
             related: RelatedRows::default(),
+            weight: Default::default(),
         })
     }
 
@@ -122,7 +128,7 @@ mod tests {
 
     #[test]
     fn it_reaches_back_as_far_as_its_bytes() {
-        let one = weight(&commit(1));
+        let one = commit(1).bytes();
         let recent = Recent::new(3 * one, 4, 1);
         assert_eq!(since(&recent, 4, 9), Some(vec![]));
         assert_eq!(since(&recent, 3, 9), None);

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use crate::model::change::Commit;
 
-use super::tail::weight;
-
 const COMMITS: usize = 64;
 /// Of all together, unless the first alone has more: each may be a frame in every outbox.
 const CHANGES: usize = 256;
@@ -34,7 +32,7 @@ impl Round {
     /// Whether this commit is told before the next write too; the first always is. One that does
     /// more than tell records begins a round of its own: that may take its time.
     pub(super) fn takes(&mut self, commit: &Commit) -> bool {
-        let (changes, bytes) = (commit.changes.len(), weight(commit));
+        let (changes, bytes) = (commit.changes.len(), commit.bytes());
         let first = self.commits == 0;
         let fits = commit.notices.is_empty()
             && self.commits < COMMITS

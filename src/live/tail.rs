@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
-use crate::model::change::{Change, Commit, Notice, Row};
+use crate::model::change::{Commit, Notice};
 use crate::model::schema::SchemaId;
 use crate::store::{CommitSink, Mark};
 
@@ -97,9 +97,13 @@ struct State {
 
 impl CommitSink for TailSink {
     fn committed(&mut self, commits: &[Arc<Commit>]) {
+        // Counted here, not under the queue's lock.
+        for commit in commits {
+            commit.bytes();
+        }
         let mut state = self.0.lock();
         for commit in commits {
-            let bytes = weight(commit);
+            let bytes = commit.bytes();
             if state.bytes > 0 && state.bytes + bytes > self.0.max_bytes {
                 state.overrun();
             }
@@ -180,7 +184,7 @@ impl Queue {
         state.bytes -= std::mem::take(&mut state.working);
         let item = state.items.pop_front()?;
         if let Item::Commit(commit) = &item {
-            state.working = weight(commit);
+            state.working = commit.bytes();
         }
         Some(item)
     }
@@ -194,7 +198,7 @@ impl Queue {
         }
         let commit = commit.clone();
         state.items.pop_front();
-        state.bytes -= std::mem::replace(&mut state.working, weight(&commit));
+        state.bytes -= std::mem::replace(&mut state.working, commit.bytes());
         Some(commit)
     }
 
@@ -284,11 +288,4 @@ impl Queue {
         });
         (commits.sum(), state.bytes)
     }
-}
-
-/// Roughly what a commit holds in memory, bytes.
-pub(super) fn weight(commit: &Commit) -> usize {
-    let row = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row.bytes());
-    let change = |change: &Change| 128 + row(&change.before) + row(&change.after);
-    256 + commit.changes.iter().map(change).sum::<usize>() + commit.related.bytes()
 }

@@ -1,6 +1,6 @@
 //! What one write did.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use uuid::Uuid;
 
@@ -77,4 +77,18 @@ pub struct Commit {
     /// Related rows, before and after, for the relation paths that were wanted when the writer
     /// worked on it (see `store/related.rs`). Empty where nobody reads through relations.
     pub related: crate::model::related::RelatedRows,
+    /// [`Commit::bytes`], once it was asked for.
+    pub weight: OnceLock<usize>,
+}
+
+impl Commit {
+    /// Roughly what it holds in memory, bytes. Counted once: ten thousand records are looked at for
+    /// it, and everybody who keeps or passes on a commit asks.
+    pub fn bytes(&self) -> usize {
+        *self.weight.get_or_init(|| {
+            let row = |row: &Option<Arc<Row>>| row.as_ref().map_or(0, |row| row.bytes());
+            let change = |change: &Change| 128 + row(&change.before) + row(&change.after);
+            256 + self.changes.iter().map(change).sum::<usize>() + self.related.bytes()
+        })
+    }
 }

@@ -32,7 +32,8 @@ impl Service {
     pub async fn create(self: &Arc<Self>, principal: &Principal, schema: Json) -> Result<Json> {
         allowed(principal)?;
         let source = object(schema)?;
-        let name = self.finish(move |service, stored| service.created(stored, source)).await?;
+        let name =
+            self.finish(principal, move |service, stored| service.created(stored, source)).await?;
         self.get(principal, &name)
     }
 
@@ -51,7 +52,7 @@ impl Service {
         let change = move |service: &Service, stored: &Stored| {
             service.updated(stored, &name, source, &fields, &tables)
         };
-        let name = self.finish(change).await?;
+        let name = self.finish(principal, change).await?;
         self.get(principal, &name)
     }
 
@@ -60,16 +61,16 @@ impl Service {
     pub async fn delete(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Json> {
         allowed(principal)?;
         let name = name.to_owned();
-        self.finish(move |service, stored| service.deleted(stored, &name)).await?;
+        self.finish(principal, move |service, stored| service.deleted(stored, &name)).await?;
         Ok(json!({"message": "Schema deleted"}))
     }
 
     /// Runs a change to its end even when the client leaves in the middle of it.
-    async fn finish<F>(self: &Arc<Self>, plan: F) -> Result<String>
+    async fn finish<F>(self: &Arc<Self>, principal: &Principal, plan: F) -> Result<String>
     where
         F: FnOnce(&Service, &Stored) -> Result<(String, Change)> + Send + 'static,
     {
-        let service = self.clone();
+        let (service, principal) = (self.clone(), principal.clone());
         let run = async move {
             let _gate = service.gate.lock().await;
             // What people have saved meanwhile comes first.
@@ -79,21 +80,26 @@ impl Service {
             })?;
             let stored = service.stored().await?;
             let (name, change) = plan(&service, &stored)?;
-            service.carry_out(change).await?;
+            service.carry_out(principal, change).await?;
             Ok(name)
         };
         tokio::spawn(run).await.map_err(Error::internal)?
     }
 
-    async fn carry_out(&self, mut change: Change) -> Result<()> {
+    async fn carry_out(&self, principal: Principal, mut change: Change) -> Result<()> {
         let mut prepared = Vec::new();
         for (stem, text) in &change.puts {
             prepared.push((stem.clone(), folder::prepare(&self.dir, stem, text)?));
         }
         let (defs, how) = (std::mem::take(&mut change.defs), std::mem::take(&mut change.how));
+        let directory = self.directory.get().cloned();
         let written = self
             .store
             .write_long(Lane::Schemas, move |tx| {
+                if let Some(directory) = directory {
+                    let now = directory.current(&principal);
+                    allowed(&*now.ok_or_else(ended)?)?;
+                }
                 let stored = tx.stored()?;
                 match examine(tx, &stored, &defs, &how)? {
                     Err(faults) => Err(invalid(faults)),
@@ -266,6 +272,11 @@ fn allowed(principal: &Principal) -> Result<()> {
     } else {
         Error::unauthorized("log in as an admin to change schemas")
     })
+}
+
+/// Whoever asked may no longer be here.
+fn ended() -> Error {
+    Error::unauthorized("the session has ended; log in again")
 }
 
 fn object(schema: Json) -> Result<Map<String, Json>> {

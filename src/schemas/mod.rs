@@ -18,8 +18,9 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::auth::directory::Directory;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::model::file::SchemaDef;
 use crate::model::schema::SchemaKind;
@@ -49,6 +50,8 @@ pub struct Service {
     /// Held from before a change is planned until folder and catalog agree.
     gate: tokio::sync::Mutex<()>,
     last: Mutex<Last>,
+    /// Who may what by now; see [`Service::asks`].
+    directory: OnceLock<Arc<Directory>>,
 }
 
 /// What the last look at the folder found.
@@ -76,7 +79,9 @@ impl Service {
             tracing::info!("made the schemas folder {}: put schema files there", dir.display());
         }
         let last = Mutex::default();
-        let service = Arc::new(Service { store, dir, gate: tokio::sync::Mutex::new(()), last });
+        let gate = tokio::sync::Mutex::new(());
+        let directory = OnceLock::new();
+        let service = Arc::new(Service { store, dir, gate, last, directory });
         service.scan().await?;
         Ok(service)
     }
@@ -86,6 +91,12 @@ impl Service {
     pub async fn scan(&self) -> Result<Arc<Report>> {
         let _gate = self.gate.lock().await;
         self.scan_inside().await
+    }
+
+    /// From now on whoever changes a schema through the API is asked for again when the change has
+    /// its turn: while it waits, rights may be taken away.
+    pub fn asks(&self, directory: Arc<Directory>) {
+        let _ = self.directory.set(directory);
     }
 
     /// What the last look at the folder found.

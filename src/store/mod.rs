@@ -23,6 +23,7 @@ pub mod log;
 mod lookup;
 mod mark;
 pub mod migrate;
+pub mod nice;
 pub mod page;
 mod past;
 mod pool;

@@ -324,6 +324,23 @@ pub(crate) fn count(
     .map_err(fault)
 }
 
+/// A count by a statement of two parameters: a value, and how many at most.
+pub(crate) fn count_by(
+    connection: &Connection,
+    text: &str,
+    value: &Value,
+    most: usize,
+) -> Result<usize> {
+    let most = Value::Int(i64::try_from(most).unwrap_or(i64::MAX));
+    connection
+        .prepare_cached(text)
+        .and_then(|mut statement| {
+            statement.query_row([Cell(value), Cell(&most)], |row| row.get::<_, i64>(0))
+        })
+        .map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+        .map_err(fault)
+}
+
 /// Rows by a statement of two parameters: a value, and how many at most.
 pub(crate) fn rows_by(
     connection: &Connection,

@@ -4,7 +4,7 @@
 //! states right before and right after each entry (`past.rs`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::{Kind, Result};
@@ -164,5 +164,6 @@ fn commit(catalog: &Catalog, entry: Entry, related: RelatedRows) -> Arc<Commit> 
         changes,
         notices: Vec::new(),
         related,
+        weight: OnceLock::new(),
     })
 }

@@ -1,6 +1,6 @@
 //! What a finished job leaves: its entry in the log, and the commit that the sink is told.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
@@ -60,6 +60,7 @@ pub(crate) fn seal(
         changes,
         notices: tx.notices.clone(),
         related,
+        weight: OnceLock::new(),
     })))
 }
 

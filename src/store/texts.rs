@@ -49,6 +49,15 @@ impl Texts {
         )
     }
 
+    /// How many rows hold a value in one column, at most as many as the second parameter says.
+    pub(crate) fn count_by(&self, schema: &Schema, slot: Slot) -> String {
+        format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} WHERE r.{} = ? LIMIT ?)",
+            self.from,
+            quote(&schema.columns[slot].name)
+        )
+    }
+
     /// Sets the given columns of one row; the primary key is the last parameter.
     pub(crate) fn update(&self, schema: &Schema, slots: &[Slot]) -> String {
         let sets: Vec<_> = slots

@@ -121,21 +121,45 @@ impl<'a> Tx<'a> {
 
     /// Replaces the row whose primary key stands in `values`; it must exist (404 otherwise).
     pub fn update(&mut self, schema: &Schema, values: Vec<Value>) -> Result<Arc<Row>> {
-        self.replace(schema, values, true)
-    }
-
-    /// [`Tx::update`] for a record that the request does not name: told after those it does.
-    pub fn update_consequence(&mut self, schema: &Schema, values: Vec<Value>) -> Result<Arc<Row>> {
-        self.replace(schema, values, false)
-    }
-
-    fn replace(&mut self, schema: &Schema, values: Vec<Value>, named: bool) -> Result<Arc<Row>> {
         let schema = self.current_schema(schema)?;
         fits(&schema, &values)?;
-        let key = &values[schema.primary];
-        let before = self.row(&schema, key)?.ok_or_else(|| no_record(&schema, key))?;
-        self.small_enough(&schema, &values)?;
-        self.update_row(&schema, before, values, named)
+        let before = self.row(&schema, &values[schema.primary])?;
+        self.replace(&schema, before, values, true)
+    }
+
+    /// Replaces the row that this write has `read`, as [`Tx::update`] does, and does not read it
+    /// again. `named`: whether the request names it; other records are told after those.
+    pub fn update_read(
+        &mut self,
+        schema: &Schema,
+        read: &Arc<Row>,
+        values: Vec<Value>,
+        named: bool,
+    ) -> Result<Arc<Row>> {
+        let schema = self.current_schema(schema)?;
+        fits(&schema, &values)?;
+        let before = self.still(&schema, read);
+        self.replace(&schema, before, values, named)
+    }
+
+    fn replace(
+        &mut self,
+        schema: &Arc<Schema>,
+        before: Option<Arc<Row>>,
+        values: Vec<Value>,
+        named: bool,
+    ) -> Result<Arc<Row>> {
+        let before = before.ok_or_else(|| no_record(schema, &values[schema.primary]))?;
+        self.small_enough(schema, &values)?;
+        self.update_row(schema, before, values, named)
+    }
+
+    /// A row that this write has `read`, as it is now; `None` where this write has deleted it.
+    /// Nobody else writes meanwhile, and what this write changes it has at hand.
+    pub fn still(&self, schema: &Schema, read: &Arc<Row>) -> Option<Arc<Row>> {
+        let touched = Key::of(read.get(schema.primary))
+            .and_then(|key| self.touched.after(schema.id, &key).map(Option::<&Arc<Row>>::cloned));
+        touched.unwrap_or_else(|| Some(read.clone()))
     }
 
     /// Deletes a row and draws the consequences: optional references become null (an update of

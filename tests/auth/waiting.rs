@@ -14,6 +14,7 @@ use rowcast::content::{BulkAsk, Content, ImportAsk};
 use rowcast::error::{Error, Result};
 use rowcast::limits::Limits;
 use rowcast::model::value::Value;
+use rowcast::schemas;
 use rowcast::store::{Lane, Rows, accounts};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
@@ -239,4 +240,35 @@ async fn they_are_gone_for_what_is_written_together_with_the_change() {
     let change = set_active(content.clone(), ann, true).boxed();
     let outcome = behind(&house, change, short(&Principal::owner()).into()).await;
     assert_eq!(told(outcome), [200, 200, 200]);
+}
+
+#[tokio::test]
+async fn they_are_gone_for_a_schema_that_waits() {
+    let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let house = House::open(dir.path(), Plan::default()).await;
+    let content = content(&house);
+    let ann = house.add("ann", &["admin"]).await;
+    let who = house.who(&house.login("ann").await.token).await.unwrap();
+    let service = schemas::Service::open(house.store.clone(), folder.path()).await.unwrap();
+    service.asks(house.directory.clone());
+    let create = |who: &Principal, name: &str| {
+        let (service, who) = (service.clone(), who.clone());
+        let schema = json!({
+            "name": name, "namespace": name, "label_field": "text",
+            "fields": [{"name": "text", "label": "T", "type": "string"}]
+        });
+        async move { service.create(&who, schema).await.map(drop) }.boxed()
+    };
+    let change = set_active(content.clone(), ann, true).boxed();
+    assert_eq!(told(meanwhile(&house, vec![create(&who, "one")], change).await), [200]);
+    let change = set_active(content.clone(), ann, false).boxed();
+    let writes = vec![create(&who, "two"), create(&Principal::owner(), "three")];
+    assert_eq!(told(meanwhile(&house, writes, change).await), [401, 200]);
+    let catalog = house.store.catalog();
+    assert!(catalog.named("one").is_some() && catalog.named("three").is_some());
+    assert!(catalog.named("two").is_none());
+    let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    files.sort_by_key(|file| file.as_ref().unwrap().file_name());
+    let names: Vec<_> = files.iter().map(|file| file.as_ref().unwrap().file_name()).collect();
+    assert_eq!(names, ["one.json", "three.json"], "nor is there a file");
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rowcast::dialects::fastschema::rest::{self, Call};
 use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
 use serde_json::{Value as Json, json};
@@ -99,4 +100,37 @@ fn an_answer_is_bounded_in_bytes() {
     ] {
         world.refused(&who, call, json!({"name": "small"}), 413, "67108864 bytes");
     }
+}
+
+#[test]
+fn a_delete_that_changes_many_lets_others_pass() {
+    const EACH: i64 = 600;
+    let world = World::open(&[node(true)]);
+    // 1 to 3 have many children, 4 has few.
+    plant(&world, 3 * EACH + 10, |id| match id {
+        1..=4 => id,
+        _ => ((id - 5) / EACH + 1).min(4),
+    });
+    let before = world.entries();
+    let who = admin();
+    let (content, limits) = (&world.content, &world.content.limits);
+    let delete = |id: &'static str| content.delete(&who, "node", id);
+    let made = |name: &str| {
+        let body = json!({ "name": name }).to_string();
+        let parsed = rest::parse("POST", "/api/content/node", "", body.as_bytes(), limits);
+        let Ok(Call::Create { schema, body }) = parsed else { panic!() };
+        let who = &who;
+        async move { content.create(who, &schema, body).await }
+    };
+    world.runtime.block_on(async {
+        let deletes = futures_util::future::join_all(["1", "2", "3", "4"].map(delete));
+        let (deleted, made) = futures_util::future::join(deletes, made("x")).await;
+        made.unwrap();
+        let keys = deleted.into_iter().map(|key| String::from_utf8(key.unwrap()).unwrap());
+        assert_eq!(keys.collect::<Vec<_>>(), [1, 2, 3, 4].map(|id| format!("{{\"id\":{id}}}")));
+    });
+    let told = world.told.0.lock().unwrap();
+    let sizes: Vec<usize> = told[before..].iter().map(|commit| commit.changes.len()).collect();
+    let many = EACH as usize + 1;
+    assert_eq!(sizes, [7, 1, many, many, many], "short ones first, as they came");
 }

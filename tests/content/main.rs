@@ -1,6 +1,7 @@
 //! Writes through the content commands: what they change, what the log tells, who may.
 
 mod bounds;
+mod imports;
 mod rules;
 #[path = "../support/world.rs"]
 mod world;

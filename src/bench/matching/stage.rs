@@ -1,6 +1,6 @@
 //! Plans, and the changes that are told among them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value as Json, json};
 
@@ -157,6 +157,7 @@ impl Stage {
             }],
             notices: Vec::new(),
             related: RelatedRows::default(),
+            weight: OnceLock::new(),
         }
     }
 }

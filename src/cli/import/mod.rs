@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value as Json, json};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value as Json};
 
 use crate::config::settings::PlaceFlags;
+use crate::content::IMPORT_RECORDS;
 use crate::error::{Error, Result};
 
 use self::convert::Convert;
@@ -22,8 +24,7 @@ use self::read::{Format, Rows};
 use super::link::Link;
 use super::say;
 
-/// Records and bytes that are sent, and committed, at once.
-const BATCH_RECORDS: usize = 500;
+/// Bytes that are sent, and committed, at once, [`IMPORT_RECORDS`] at most.
 const BATCH_BYTES: usize = 4 << 20;
 
 const EXAMPLES: &str = "\
@@ -81,12 +82,22 @@ pub struct Import {
     pub place: PlaceFlags,
 }
 
+/// What the server is sent.
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    schema: &'a str,
+    records: Vec<Box<RawValue>>,
+    on_conflict: &'a str,
+    all_or_nothing: bool,
+}
+
 /// Rows on their way, and what became of those before.
 struct Sending<'a> {
     import: &'a Import,
     link: &'a Link,
     bar: ProgressBar,
-    records: Vec<Json>,
+    /// As they are sent.
+    records: Vec<Box<RawValue>>,
     lines: Vec<u64>,
     bytes: usize,
     created: u64,
@@ -152,9 +163,9 @@ impl Import {
 
 impl Sending<'_> {
     async fn add(&mut self, line: u64, record: Map<String, Json>) -> Result<()> {
-        let record = Json::Object(record);
-        let bytes = record.to_string().len();
-        let full = self.records.len() >= BATCH_RECORDS || self.bytes + bytes > BATCH_BYTES;
+        let record = to_raw_value(&record).map_err(Error::internal)?;
+        let bytes = record.get().len();
+        let full = self.records.len() >= IMPORT_RECORDS || self.bytes + bytes > BATCH_BYTES;
         if full && !self.import.all_or_nothing {
             self.send().await?;
         }
@@ -168,14 +179,15 @@ impl Sending<'_> {
         if self.records.is_empty() {
             return Ok(());
         }
-        let body = json!({
-            "schema": self.import.schema,
-            "records": std::mem::take(&mut self.records),
-            "on_conflict": self.import.on_conflict,
-            "all_or_nothing": self.import.all_or_nothing,
-        });
+        let body = Body {
+            schema: &self.import.schema,
+            records: std::mem::take(&mut self.records),
+            on_conflict: &self.import.on_conflict,
+            all_or_nothing: self.import.all_or_nothing,
+        };
+        let body = serde_json::to_vec(&body).map_err(Error::internal)?;
         self.bytes = 0;
-        let answer = self.link.call(Method::POST, "/owner/import", Some(&body)).await?;
+        let answer = self.link.post("/owner/import", body).await?;
         let number = |key: &str| answer[key].as_u64().unwrap_or_default();
         self.created += number("created");
         self.updated += number("updated");

@@ -180,6 +180,7 @@ impl Desk {
             changes,
             notices: Vec::new(),
             related,
+            weight: Default::default(),
         };
         change(&mut commit);
         Arc::new(commit)

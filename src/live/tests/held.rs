@@ -207,6 +207,7 @@ async fn relations_are_wanted_before_and_only_while_they_are_read() {
         changes: vec![change],
         notices: vec![],
         related,
+        weight: Default::default(),
     })]);
     let heard = world.heard(&second).await;
     assert_eq!(heard[0]["data"]["category"], json!({"id": 3, "name": "news"}));

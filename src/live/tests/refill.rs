@@ -183,6 +183,7 @@ fn relayout(world: &World, version: u32) {
             changes: changes.collect(),
             notices: vec![],
             related: commit.related.clone(),
+            weight: Default::default(),
         });
     }
 }

@@ -268,6 +268,7 @@ impl World {
                 changes: changes.clone(),
                 notices,
                 related: RelatedRows { gathered: gathered.clone(), ..RelatedRows::default() },
+                weight: Default::default(),
             })
         };
         self.ground.log.lock().unwrap().push(commit(vec![]));

@@ -17,6 +17,26 @@ impl Tx<'_> {
         known.entry(schema).or_insert_with(|| referrers(&self.catalog, schema).into()).clone()
     }
 
+    /// Whether a delete of this record would change more than `most` others.
+    ///
+    /// # Errors
+    /// 503 where the disk fails.
+    pub fn drags(&self, schema: &Schema, key: &Value, most: usize) -> Result<bool> {
+        let mut found = 0;
+        for referrer in self.referrers(schema.id).iter() {
+            if matches!(referrer.kind, ReferrerKind::Required(_)) {
+                continue;
+            }
+            let from = &referrer.schema;
+            let text = self.desk.texts.of(from).count_by(from, referrer.slot);
+            found += read::count_by(self.connection, &text, key, most - found + 1)?;
+            if found > most {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Links are taken away, optional references become null, a required one refuses.
     pub(super) fn let_go(
         &mut self,

@@ -1,0 +1,44 @@
+//! Threads that nobody waits for step back behind those that somebody does.
+
+/// Steps behind the others' 0. With 10 who wakes up gets the core at once and not when a slice is
+/// over: beside two busy threads on two cores, four threads that wake each other took 3 ms at p99,
+/// with 5 steps 2 to 3, with 10 0.2, as on a machine that does nothing else. Where all want the
+/// core all the time, a tenth of it is left, and never nothing: the work is needed in the end.
+const STEPS: i32 = 10;
+
+/// Lets the calling thread wait where others want to run. For the rest of its life: only root may
+/// step forward again, so this is nothing for the writer, behind whose bulk call a single write
+/// may wait. Where the system has no such thing nothing changes.
+pub fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        let thread = rustix::thread::gettid();
+        let _ = rustix::process::setpriority_process(Some(thread), STEPS);
+    }
+}
+
+/// [`step_back`] for a whole process, before it has other threads: they take after the first.
+pub fn process_steps_back() {
+    #[cfg(unix)]
+    {
+        let _ = rustix::process::setpriority_process(None, STEPS);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_steps_back_alone() {
+        let of = |thread| rustix::process::getpriority_process(Some(thread)).expect("a thread");
+        let own = rustix::thread::gettid();
+        let before = of(own);
+        let steps = move || {
+            step_back();
+            of(rustix::thread::gettid())
+        };
+        assert_eq!(std::thread::spawn(steps).join().expect("no panic"), STEPS.max(before));
+        assert_eq!(of(own), before);
+    }
+}
