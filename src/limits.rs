@@ -120,7 +120,7 @@ bounds! {
     /// Messages read from a native client a second; the rest waits in the socket.
     messages_per_second: u32 = 20, 1 => 1_000_000;
     /// Writes waiting for the writer; beyond it 503. As many bulk calls and imports again, of which
-    /// a quarter may be one user's.
+    /// a quarter may be one user's, or one address's.
     waiting_writes: usize = 1_024, 1 => 1_000_000;
     /// Reads waiting for a reader; beyond it 503.
     waiting_reads: usize = 256, 1 => 1_000_000;
@@ -135,6 +135,8 @@ bounds! {
     /// Bytes in one message; longer ones are cut between records.
     frame_bytes: usize = MIB, KIB => 64 * MIB;
     /// Bytes of commits that may wait in memory to be told; beyond it they are read from the log.
+    /// And of one commit's frames that may wait in outboxes; beyond it, subscriptions that need
+    /// others than these end (4410).
     tail_bytes: usize = 256 * MIB, MIB => 65536 * MIB;
     /// Bytes of told commits kept in memory for clients that come back; and again as many of
     /// entries read from the log for them, and of messages made of those.

@@ -1,6 +1,7 @@
 //! The stream from commit to frames, with commits made by hand.
 
 mod bills;
+mod bulk;
 mod cursors;
 mod desk;
 mod fair;

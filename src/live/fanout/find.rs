@@ -18,6 +18,9 @@ use super::failure::{Failure, Fault};
 /// the clock.
 const DEAR: u32 = 256;
 
+/// What one that is found takes at most, here and as part of a message.
+const FOUND_BYTES: usize = 128;
+
 /// A plan is concerned by a change.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
@@ -51,9 +54,10 @@ impl Fanout {
     /// Fills `found`, ordered so that plans of one body, and changes of one plan, follow each
     /// other.
     pub(super) fn find(&mut self, registry: &Registry, commit: &Commit) {
+        self.most_found = self.most_bytes / FOUND_BYTES;
         let mut candidates = std::mem::take(&mut self.candidates);
         for (at, change) in commit.changes.iter().enumerate() {
-            registry.candidates(change, &mut candidates);
+            self.candidates(registry, change, &mut candidates);
             if candidates.is_empty() || self.is_beyond(change) {
                 continue;
             }
@@ -65,6 +69,38 @@ impl Fanout {
         self.candidates = candidates;
         self.find_dependants(registry, commit);
         self.found.sort_unstable_by_key(|found| (found.body, found.plan, found.change));
+    }
+
+    /// See [`Registry::candidates`]: of those whose turn it is.
+    fn candidates(&self, registry: &Registry, change: &Change, out: &mut Vec<PlanId>) {
+        registry.candidates(change, out);
+        if self.turn != super::ALL {
+            out.retain(|plan| self.turn.contains(plan));
+        }
+    }
+
+    fn push(&mut self, found: Found) {
+        if found.plan >= self.turn.end {
+            return;
+        }
+        if self.found.len() >= self.most_found {
+            self.shorten_turn();
+            if found.plan >= self.turn.end {
+                return;
+            }
+        }
+        self.found.push(found);
+    }
+
+    /// Leaves about half of what was found to the next turn, but what concerns the first plan.
+    fn shorten_turn(&mut self) {
+        let half = self.found.len() / 2;
+        let Some(first) = self.found.iter().map(|found| found.plan).min() else { return };
+        let (_, middle, _) = self.found.select_nth_unstable_by_key(half, |found| found.plan);
+        let end = middle.plan.max(first + 1);
+        self.turn.end = end;
+        self.found.retain(|found| found.plan < end);
+        self.most_found = self.most_found.max(2 * self.found.len());
     }
 
     /// Does `weigh` for each of `plans`, and counts the time for whom it is done: exactly where it
@@ -126,7 +162,7 @@ impl Fanout {
             Ok(Some((event, plain))) => {
                 let hidden = plain && entry.names_changes() && appears(commit, change, &entry.plan);
                 let (body, plan, change) = (entry.body, id, at);
-                self.found.push(Found { body, plan, change, event, plain, hidden });
+                self.push(Found { body, plan, change, event, plain, hidden });
             }
             Ok(None) => {}
             Err(_) => self.fail(id, false, Fault::Failed),
@@ -159,7 +195,7 @@ impl Fanout {
             let Some(change) = change(commit, at).filter(|change| !self.is_beyond(change)) else {
                 continue;
             };
-            registry.candidates(change, &mut candidates);
+            self.candidates(registry, change, &mut candidates);
             let weigh = |fanout: &mut Fanout, id, entry: &Entry| {
                 let reads = |reading| readings.binary_search_by_key(&reading, |due| due.1).is_ok();
                 if entry.reading.is_some_and(reads) {
@@ -188,7 +224,7 @@ impl Fanout {
         match catch_unwind(AssertUnwindSafe(|| judge_dependant(commit, change, &entry.plan))) {
             Ok(Some(event)) => {
                 let (body, plan, plain, hidden) = (entry.body, id, false, false);
-                self.found.push(Found { body, plan, change: at, event, plain, hidden });
+                self.push(Found { body, plan, change: at, event, plain, hidden });
             }
             Ok(None) => {}
             Err(_) => self.fail(id, true, Fault::Failed),

@@ -25,6 +25,9 @@ pub(super) struct Form {
     pub(super) hidden: bool,
 }
 
+/// Entries of working memory that are kept from commit to commit.
+pub(super) const KEPT: usize = 1_024;
+
 /// How long a message may become.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
@@ -38,15 +41,24 @@ pub(super) struct Frames {
     /// Which of `made` tell these changes, in each form: looked up, as a bulk write may meet a plan
     /// for each of its records.
     known: BTreeMap<Vec<usize>, Vec<(Form, Range<usize>)>>,
+    /// The first of `made` that tells of a change alone; [`Made::next`] has the others.
+    alone: Vec<Option<usize>>,
     made: Vec<Made>,
     /// Where records stand, message by message.
     ranges: Vec<Range<usize>>,
+    /// Frames of the commit's other bodies that somebody else held.
+    kept: Vec<Frame>,
+    /// Bytes of the commit's frames that somebody may still hold.
+    held: usize,
+    /// Of them, those made since somebody last looked.
+    fresh: usize,
 }
 
 /// One message.
 struct Made {
-    event: Event,
-    single: bool,
+    form: Form,
+    /// The next that tells of the same change alone.
+    next: Option<usize>,
     /// Of `ranges`.
     records: Range<usize>,
     /// The set of fields that changed in them.
@@ -77,47 +89,130 @@ impl Cursors {
 }
 
 impl Frames {
+    /// Begins with another body of the same commit.
     pub(super) fn start(&mut self) {
+        for made in self.made.drain(..) {
+            for frame in made.plain.into_iter().chain(made.last.into_values()) {
+                match frame.is_alone() {
+                    true => self.held -= frame.bytes.len(),
+                    false => self.kept.push(frame),
+                }
+            }
+        }
         self.known.clear();
-        self.made.clear();
+        self.alone.clear();
         self.ranges.clear();
     }
 
-    /// The messages that tell `changes` so, as indexes for the calls below.
+    /// The commit is told. A large one must not hold its memory until the next.
+    pub(super) fn end(&mut self) {
+        self.start();
+        self.kept.clear();
+        (self.held, self.fresh) = (0, 0);
+        self.kept.shrink_to(KEPT);
+        self.alone.shrink_to(KEPT);
+        self.made.shrink_to(KEPT);
+        self.ranges.shrink_to(KEPT);
+    }
+
+    /// Whether more than so many bytes of the commit's frames may be held, and whether looking
+    /// again who holds them is worth its while.
+    pub(super) fn over(&self, bytes: usize) -> (bool, bool) {
+        (self.held > bytes, self.fresh > bytes / 8)
+    }
+
+    /// Lets go of the frames that nobody else holds any more, and counts the others.
+    pub(super) fn recount(&mut self) {
+        let mut held = 0;
+        let mut keep = |frame: &Frame| {
+            let keep = !frame.is_alone();
+            held += if keep { frame.bytes.len() } else { 0 };
+            keep
+        };
+        self.kept.retain(&mut keep);
+        for made in &mut self.made {
+            made.plain.take_if(|frame| !keep(frame));
+            made.last.retain(|_, frame| keep(frame));
+        }
+        (self.held, self.fresh) = (held, 0);
+    }
+
+    /// Adds the messages that tell `changes` so, as indexes for the calls below.
     pub(super) fn messages(
         &mut self,
         form: Form,
         changes: &[usize],
         bodies: &Bodies,
         most: Most,
-    ) -> Range<usize> {
+        messages: &mut Vec<usize>,
+    ) {
+        // One for each record: whoever else is told of the record gets the same.
+        if form.event == Event::Create {
+            messages.extend(changes.iter().map(|at| self.alone(form, *at, bodies)));
+            return;
+        }
         let forms = self.known.get(changes).map_or(&[][..], Vec::as_slice);
-        if let Some((_, messages)) = forms.iter().find(|(known, _)| *known == form) {
-            return messages.clone();
+        if let Some((_, known)) = forms.iter().find(|(known, _)| *known == form) {
+            messages.extend(known.clone());
+            return;
         }
         let start = self.made.len();
         let mut rest = changes;
         while !rest.is_empty() {
             let (some, after) = rest.split_at(length(form, rest, bodies, most));
             rest = after;
-            let first = self.ranges.len();
-            self.ranges.extend(some.iter().map(|at| bodies.range(form.event, *at)));
-            self.made.push(Made {
-                event: form.event,
-                single: form.single,
-                records: first..self.ranges.len(),
-                changed: form.named.then(|| bodies.set(some[0], form.hidden)),
-                plain: None,
-                last: BTreeMap::new(),
-            });
+            self.make(form, some, None, bodies);
         }
-        let messages = start..self.made.len();
-        let told = (form, messages.clone());
+        let made = start..self.made.len();
+        messages.extend(made.clone());
+        let told = (form, made);
         match self.known.get_mut(changes) {
             Some(forms) => forms.push(told),
             None => drop(self.known.insert(changes.to_vec(), vec![told])),
         }
-        messages
+    }
+
+    fn alone(&mut self, form: Form, at: usize, bodies: &Bodies) -> usize {
+        if self.alone.len() <= at {
+            self.alone.resize(at + 1, None);
+        }
+        let first = self.alone[at];
+        let mut known = first;
+        while let Some(message) = known {
+            let made = &self.made[message];
+            if made.form == form {
+                return message;
+            }
+            known = made.next;
+        }
+        let message = self.made.len();
+        self.make(form, &[at], first, bodies);
+        self.alone[at] = Some(message);
+        message
+    }
+
+    fn make(&mut self, form: Form, changes: &[usize], next: Option<usize>, bodies: &Bodies) {
+        let first = self.ranges.len();
+        self.ranges.extend(changes.iter().map(|at| bodies.range(form.event, *at)));
+        self.made.push(Made {
+            form,
+            next,
+            records: first..self.ranges.len(),
+            changed: form.named.then(|| bodies.set(changes[0], form.hidden)),
+            plain: None,
+            last: BTreeMap::new(),
+        });
+    }
+
+    /// Whether the frames of these messages are there, the last with the cursor for `grant`.
+    pub(super) fn has(&self, messages: &[usize], grant: Option<u64>) -> bool {
+        let Some((last, others)) = messages.split_last() else { return true };
+        let plain = |message: &usize| self.made[*message].plain.is_some();
+        others.iter().all(plain)
+            && match grant {
+                None => plain(last),
+                Some(grant) => self.made[*last].last.contains_key(&grant),
+            }
     }
 
     /// A message's frame, one that others follow or that needs no cursor.
@@ -133,6 +228,8 @@ impl Frames {
             return frame.clone();
         }
         let frame = Frame::from(made.encode(&self.ranges, encoder, bodies, body, None));
+        self.held += frame.bytes.len();
+        self.fresh += frame.bytes.len();
         made.plain = Some(frame.clone());
         frame
     }
@@ -152,6 +249,8 @@ impl Frames {
         }
         let (cursor, text) = cursors.of(commit, grant);
         let bytes = made.encode(&self.ranges, encoder, bodies, body, Some(text));
+        self.held += bytes.len();
+        self.fresh += bytes.len();
         let frame = Frame::new(bytes, Some(cursor));
         made.last.insert(grant, frame.clone());
         frame
@@ -169,8 +268,8 @@ impl Made {
     ) -> bytes::Bytes {
         let names = self.changed.map(|set| bodies.names(body, set));
         encoder.frame(&Message {
-            event: self.event,
-            single: self.single,
+            event: self.form.event,
+            single: self.form.single,
             records: Records::new(&bodies.bytes, &ranges[self.records.clone()]),
             changed: names.as_deref(),
             cursor,
@@ -180,9 +279,6 @@ impl Made {
 
 /// How many of the records one message may carry; at least one.
 fn length(form: Form, changes: &[usize], bodies: &Bodies, most: Most) -> usize {
-    if form.event == Event::Create {
-        return 1;
-    }
     let mut bytes = 0;
     let fits = |at: &&usize| {
         bytes += bodies.range(form.event, **at).len() + 1;

@@ -9,6 +9,7 @@ mod find;
 mod frames;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::limits::Limits;
@@ -23,23 +24,30 @@ use super::registry::{Entry, Group, PlanId, Registry};
 use bodies::Bodies;
 pub use failure::{Failure, Fault};
 use find::Found;
-use frames::{Cursors, Form, Frames, Most};
+use frames::{Cursors, Form, Frames, KEPT, Most};
 
 /// Working memory, kept from commit to commit.
 pub struct Fanout {
     most: Most,
-    /// Of a commit's records as one body shows them.
-    body_bytes: usize,
+    /// Of a commit's records as one body shows them; and of all its frames that may be held at
+    /// once, but for those of one plan.
+    most_bytes: usize,
     upto: Option<Key>,
     /// Whether it is told whom the time goes to that plans take.
     metered: bool,
     at_once: bool,
     candidates: Vec<PlanId>,
+    /// The plans whose turn it is: all, unless a commit concerns so many in so many ways that what
+    /// is found would take too much memory.
+    turn: Range<PlanId>,
     found: Vec<Found>,
+    /// How much may be found.
+    most_found: usize,
     bodies: Bodies,
     frames: Frames,
     cursors: Cursors,
-    /// What one group is offered.
+    /// What one group is told, and offered.
+    messages: Vec<usize>,
     offered: Vec<Frame>,
     /// What a plan is concerned by, and one record of it.
     lists: [Lists; 2],
@@ -48,6 +56,8 @@ pub struct Fanout {
     /// Outboxes that have something to write, each once.
     due: Vec<Arc<Outbox>>,
 }
+
+const ALL: Range<PlanId> = 0..PlanId::MAX;
 
 /// Indexes of changes, by how they are told.
 #[derive(Default)]
@@ -70,6 +80,17 @@ const TRANSITIONS: [Part; 5] = [
     (Event::Enter, 5),
     (Event::Delete, 2),
 ];
+
+/// A plan, and what of a commit concerns it.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    entry: &'a Entry,
+    body: &'a Body,
+    commit: &'a Commit,
+    hits: &'a [Found],
+    /// Its listeners with transitions have failed.
+    no_transitions: bool,
+}
 
 impl Lists {
     fn clear(&mut self) {
@@ -97,15 +118,18 @@ impl Fanout {
     pub fn new(limits: &Limits) -> Self {
         Fanout {
             most: Most { records: limits.message_records.max(1), bytes: limits.frame_bytes },
-            body_bytes: limits.tail_bytes,
+            most_bytes: limits.tail_bytes,
             upto: None,
             metered: false,
             at_once: false,
             candidates: Vec::new(),
+            turn: ALL,
             found: Vec::new(),
+            most_found: 0,
             bodies: Bodies::default(),
             frames: Frames::default(),
             cursors: Cursors::default(),
+            messages: Vec::new(),
             offered: Vec::new(),
             lists: Default::default(),
             failed: BTreeSet::new(),
@@ -137,14 +161,22 @@ impl Fanout {
     /// written with the next [`Fanout::flush`]. Gives those that cannot be told: what they should
     /// have heard is unknown.
     pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
-        self.find(registry, commit);
-        let found = std::mem::take(&mut self.found);
-        for run in found.chunk_by(|a, b| a.body == b.body) {
-            self.tell_body(registry, commit, run);
+        self.turn = ALL;
+        loop {
+            self.find(registry, commit);
+            let found = std::mem::take(&mut self.found);
+            for run in found.chunk_by(|a, b| a.body == b.body) {
+                self.tell_body(registry, commit, run);
+            }
+            self.found = found;
+            self.found.clear();
+            if self.turn.end == ALL.end {
+                break;
+            }
+            self.turn = self.turn.end..ALL.end;
         }
-        self.found = found;
-        self.found.clear();
-        self.frames.start();
+        self.found.shrink_to(KEPT);
+        self.frames.end();
         self.cursors.start();
         self.bodies.end(self.most.bytes);
         std::mem::take(&mut self.failed).into_iter().collect()
@@ -157,7 +189,7 @@ impl Fanout {
         self.frames.start();
         for found in run {
             let Found { change, event, .. } = *found;
-            if let Err(fault) = self.bodies.encode(body, commit, change, event, self.body_bytes) {
+            if let Err(fault) = self.bodies.encode(body, commit, change, event, self.most_bytes) {
                 return run.iter().for_each(|found| self.fail(found.plan, false, fault));
             }
         }
@@ -189,12 +221,44 @@ impl Fanout {
             Some(_) => return,
             None => false,
         };
-        let [mut all, mut one] = std::mem::take(&mut self.lists);
+        let mut lists = std::mem::take(&mut self.lists);
+        let told = Told { entry, body, commit, hits, no_transitions };
+        // All of a plan are told, or none.
+        if self.is_over() && !self.each_group(&told, &mut lists, Fanout::has_frames) {
+            self.fail(plan, false, Fault::TooMuch);
+        } else {
+            self.each_group(&told, &mut lists, Fanout::tell_group);
+        }
+        self.lists = lists;
+    }
+
+    /// Whether so much of the commit's frames waits in outboxes that no more may be made. What
+    /// sockets take at once does not count.
+    fn is_over(&mut self) -> bool {
+        let (over, worth) = self.frames.over(self.most_bytes);
+        if !(over && worth) {
+            return over;
+        }
+        self.flush();
+        self.frames.recount();
+        self.frames.over(self.most_bytes).0
+    }
+
+    /// Does `each` with each group that is told something, and what that is, until one gives
+    /// `false`.
+    fn each_group(
+        &mut self,
+        told: &Told<'_>,
+        [all, one]: &mut [Lists; 2],
+        each: fn(&mut Fanout, &Group, &Told<'_>, &Lists) -> bool,
+    ) -> bool {
+        let Told { entry, commit, hits, no_transitions, .. } = *told;
+        let spared = |group: &Group| no_transitions && group.mode.transitions;
         all.clear();
         hits.iter().for_each(|hit| all.add(hit));
         for group in entry.open() {
-            if !(no_transitions && group.mode.transitions) {
-                self.tell_group(group, body, commit, &all);
+            if !spared(group) && !each(self, group, told, all) {
+                return false;
             }
         }
         if entry.has_keyed() {
@@ -204,23 +268,23 @@ impl Fanout {
                 one.clear();
                 one.add(hit);
                 for group in entry.keyed(&key) {
-                    if !(no_transitions && group.mode.transitions) {
-                        self.tell_group(group, body, commit, &one);
+                    if !spared(group) && !each(self, group, told, one) {
+                        return false;
                     }
                 }
             }
         }
-        self.lists = [all, one];
+        true
     }
 
-    fn tell_group(&mut self, group: &Group, body: &Body, commit: &Commit, lists: &Lists) {
+    /// Fills `messages` with what a group is told.
+    fn list(&mut self, group: &Group, lists: &Lists) {
         let parts: &[Part] = match (group.mode.transitions, group.mode.changes) {
             (true, _) => &TRANSITIONS,
             (false, false) => &PLAIN,
             (false, true) => &NAMED,
         };
-        let encoder = &*group.encoder;
-        let mut held = None;
+        self.messages.clear();
         for &(event, list) in parts {
             let changes = &lists.0[list];
             if changes.is_empty() || !group.events.has(event) {
@@ -233,25 +297,36 @@ impl Fanout {
                 named: group.mode.changes && event == Event::Update,
                 hidden: list == HIDDEN,
             };
-            for message in self.frames.messages(form, changes, &self.bodies, self.most) {
-                // Which one is the last is known when there is no other.
-                if let Some(before) = held.replace(message) {
-                    let frame = self.frames.plain(before, encoder, &self.bodies, body);
-                    self.offered.push(frame);
-                }
-            }
+            self.frames.messages(form, changes, &self.bodies, self.most, &mut self.messages);
         }
-        let Some(last) = held else { return };
+    }
+
+    /// Whether all that a group is told is encoded already.
+    fn has_frames(&mut self, group: &Group, _: &Told<'_>, lists: &Lists) -> bool {
+        self.list(group, lists);
+        self.frames.has(&self.messages, group.mode.cursors)
+    }
+
+    /// Always `true`: the next one is told too.
+    fn tell_group(&mut self, group: &Group, told: &Told<'_>, lists: &Lists) -> bool {
+        let Told { body, commit, .. } = *told;
+        self.list(group, lists);
+        let Some((last, others)) = self.messages.split_last() else { return true };
+        let encoder = &*group.encoder;
+        for message in others {
+            self.offered.push(self.frames.plain(*message, encoder, &self.bodies, body));
+        }
         let frame = match group.mode.cursors {
-            None => self.frames.plain(last, encoder, &self.bodies, body),
+            None => self.frames.plain(*last, encoder, &self.bodies, body),
             Some(grant) => {
                 let cursor = (&mut self.cursors, commit, grant);
-                self.frames.last(last, encoder, &self.bodies, body, cursor)
+                self.frames.last(*last, encoder, &self.bodies, body, cursor)
             }
         };
         self.offered.push(frame);
         self.offer(group, commit.position);
         self.offered.clear();
+        true
     }
 
     fn offer(&mut self, group: &Group, position: u64) {

@@ -54,6 +54,11 @@ impl Frame {
     pub fn cursor(&self) -> Option<Cursor> {
         self.0.cursor
     }
+
+    /// Whether nobody else holds it.
+    pub fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 impl Deref for Frame {

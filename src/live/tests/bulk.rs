@@ -1,0 +1,197 @@
+//! One commit of many records, told to many who each see another part of it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::desk::*;
+use super::world::*;
+use crate::limits::Limits;
+use crate::live::outbox::Sink;
+use crate::live::*;
+
+const RECORDS: i64 = 40;
+const LISTENERS: i64 = 60;
+/// Room for the frames of some of them.
+const BYTES: usize = 64 << 10;
+
+/// A title of 300 bytes.
+fn title(n: i64) -> Json {
+    json!({"title": format!("{n:0>300}")})
+}
+
+fn small() -> Limits {
+    Limits { tail_bytes: BYTES, message_records: 25, ..Limits::default() }
+}
+
+fn all_but(desk: &mut Desk, id: i64) -> Arc<Outbox> {
+    desk.listen(|request| request.ask.filter = Some(json!({"id": {"$neq": id}})))
+}
+
+fn write_all(desk: &mut Desk, n: i64) {
+    let puts: Vec<Put> = (1..=RECORDS).map(|id| ("blog", id, Some(title(n + id)))).collect();
+    desk.put(&puts);
+}
+
+/// Bytes of all frames, those that are shared once.
+fn bytes(told: &[Vec<Frame>]) -> usize {
+    let frames = told.iter().flatten();
+    let each: HashMap<_, _> =
+        frames.map(|frame| (frame.bytes.as_ptr(), frame.bytes.len())).collect();
+    each.values().sum()
+}
+
+/// The records named in messages of `event`.
+fn ids(frames: &[Frame], event: &str) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for frame in frames {
+        let json = payload(&frame.bytes);
+        assert_eq!(json["event"], event);
+        match &json["data"] {
+            Json::Array(all) => ids.extend(all.iter().map(|one| one["id"].as_i64().unwrap())),
+            one => ids.push(one["id"].as_i64().unwrap()),
+        }
+    }
+    ids
+}
+
+fn without(id: i64) -> Vec<i64> {
+    (1..=RECORDS).filter(|other| *other != id).collect()
+}
+
+#[test]
+fn records_told_one_by_one_are_encoded_once() {
+    let mut desk = Desk::new(Limits::default());
+    let outboxes: Vec<_> = (1..=LISTENERS).map(|id| all_but(&mut desk, id)).collect();
+    write_all(&mut desk, 0);
+    let told: Vec<Vec<Frame>> =
+        outboxes.iter().map(|outbox| take(outbox).0.into_iter().collect()).collect();
+    for (at, frames) in told.iter().enumerate() {
+        assert_eq!(ids(frames, "create"), without(at as i64 + 1));
+    }
+    let frames: BTreeSet<_> = told.iter().flatten().map(|frame| frame.bytes.as_ptr()).collect();
+    assert_eq!(frames.len(), RECORDS as usize);
+}
+
+#[test]
+fn what_waits_of_one_commit_is_bounded() {
+    let mut desk = Desk::new(small());
+    // Told before the others, and as much.
+    let everything = desk.listen(|_| {});
+    let outboxes: Vec<_> = (1..=LISTENERS).map(|id| all_but(&mut desk, id)).collect();
+    // The same list as the first has, asked for in another way.
+    let same = desk.listen(|request| request.ask.filter = Some(json!({"id": {"$gt": 0}})));
+    write_all(&mut desk, 0);
+    outboxes.iter().chain([&everything, &same]).for_each(|outbox| drop(take(outbox)));
+    write_all(&mut desk, 1);
+
+    let first: Vec<Frame> = take(&everything).0.into_iter().collect();
+    assert_eq!(ids(&first, "update"), without(0));
+    let one = bytes(std::slice::from_ref(&first));
+    let (mut whole, mut ended) = (vec![first], 0);
+    for (at, outbox) in outboxes.iter().enumerate() {
+        let (frames, end) = take(outbox);
+        let frames: Vec<Frame> = frames.into_iter().collect();
+        match end {
+            None => {
+                assert_eq!(ids(&frames, "update"), without(at as i64 + 1));
+                whole.push(frames);
+            }
+            Some(close) => {
+                assert_eq!((close.code, frames.len()), (4410, 0));
+                assert!(close.reason.contains("take a snapshot"), "{}", close.reason);
+                ended += 1;
+            }
+        }
+    }
+    assert!(ended > 0 && whole.len() > 3, "{ended} ended, {} told", whole.len());
+    let waits = bytes(&whole);
+    assert!(waits > BYTES && waits <= BYTES + one, "{waits}");
+    // Nothing new is made for who is told what somebody else is told.
+    let (frames, end) = take(&same);
+    let frames: Vec<Frame> = frames.into_iter().collect();
+    assert_eq!((ids(&frames, "update"), end), (without(0), None));
+    whole.push(frames);
+    assert_eq!(bytes(&whole), waits);
+
+    // The next commit finds as much room as the first.
+    write_all(&mut desk, 2);
+    let (frames, end) = take(&everything);
+    let frames: Vec<Frame> = frames.into_iter().collect();
+    assert_eq!((ids(&frames, "update"), end), (without(0), None));
+}
+
+/// Takes everything at once, and keeps nothing.
+struct Open;
+
+impl Sink for Open {
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(bufs.iter().map(|buf| buf.len()).sum())
+    }
+}
+
+#[test]
+fn what_sockets_take_does_not_count() {
+    let mut desk = Desk::new(small());
+    let outboxes: Vec<_> = (1..=LISTENERS).map(|id| all_but(&mut desk, id)).collect();
+    outboxes.iter().for_each(|outbox| outbox.attach(Arc::new(Open)));
+    for n in 0..3 {
+        write_all(&mut desk, n);
+        desk.matcher.flush();
+    }
+    for outbox in &outboxes {
+        assert_eq!((outbox.waiting(), end(outbox)), ((0, 0), None));
+    }
+}
+
+/// As many hits as do not fit at once: told in turns, and nobody is told twice or not at all.
+#[test]
+fn what_is_found_is_bounded() {
+    let tell = |tail_bytes: usize| {
+        let mut desk = Desk::new(Limits { tail_bytes, ..Limits::default() });
+        let mut outboxes: Vec<_> = (1..=LISTENERS).map(|id| all_but(&mut desk, id)).collect();
+        for id in 1..=LISTENERS {
+            let filter = json!({"$or": [{"views": {"$gte": id}}, {"category.name": "x"}]});
+            let outbox = desk.listen(|request| {
+                request.ask.filter = Some(filter.clone());
+                request.told.transitions = true;
+            });
+            outboxes.push(outbox);
+        }
+        let pipes: Vec<_> = outboxes.iter().map(|_| Arc::new(Kept::default())).collect();
+        outboxes.iter().zip(&pipes).for_each(|(outbox, pipe)| outbox.attach(pipe.clone()));
+        desk.put(&[("category", 1, Some(json!({"name": "y"})))]);
+        for n in 0..3 {
+            let put = |id: i64| {
+                let category = (id % 2 == 0).then_some(1);
+                let views = (id * 7 + n * 13) % (LISTENERS + 10);
+                ("blog", id, Some(json!({"title": "t", "views": views, "category_id": category})))
+            };
+            let puts: Vec<Put> = (1..=RECORDS).map(put).collect();
+            desk.put(&puts);
+            desk.matcher.flush();
+            let name = if n == 1 { "x" } else { "z" };
+            desk.put(&[("category", 1, Some(json!({"name": name})))]);
+            desk.matcher.flush();
+        }
+        outboxes.iter().for_each(|outbox| assert_eq!(end(outbox), None));
+        pipes.iter().map(|pipe| pipe.0.lock().unwrap().clone()).collect::<Vec<_>>()
+    };
+    let (narrow, wide) = (tell(32 << 10), tell(64 << 20));
+    assert!(wide.iter().all(|told| !told.is_empty()));
+    assert!(narrow == wide);
+}
+
+/// Takes everything at once, and keeps it.
+#[derive(Default)]
+struct Kept(std::sync::Mutex<Vec<u8>>);
+
+impl Sink for Kept {
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut kept = self.0.lock().unwrap();
+        bufs.iter().for_each(|buf| kept.extend_from_slice(buf));
+        Ok(bufs.iter().map(|buf| buf.len()).sum())
+    }
+}
