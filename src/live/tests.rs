@@ -12,4 +12,5 @@ mod rounds;
 mod shared;
 mod told;
 mod transitions;
+mod wants;
 pub(super) mod world;
