@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::error::{Error, Kind, Result};
+use crate::store::fair::network;
 
 /// Failures a minute for one login from one address.
 pub const PER_LOGIN: usize = 10;
@@ -59,11 +60,10 @@ impl Limiter {
     /// Lets an attempt go on, waits while others of the same login and address are undecided, or
     /// answers 429. `address` is `None` for the owner's local commands.
     pub async fn begin(self: &Arc<Self>, login: &str, address: Option<IpAddr>) -> Result<Attempt> {
-        let Some(address) = address.map(|address| address.to_canonical()) else {
+        let Some(address) = address.map(network) else {
             return Ok(Attempt { limiter: self.clone(), keys: Vec::new() });
         };
         let loopback = address.is_loopback();
-        let address = network(address);
         let [one, two] = &self.seeds;
         let mut keys =
             vec![(Key::Login(address, one.hash_one(login), two.hash_one(login)), PER_LOGIN)];
@@ -181,18 +181,6 @@ fn make_room(table: &mut HashMap<Key, Entry>, now: Instant) {
         .map(|(key, _)| *key);
     if let Some(key) = oldest {
         table.remove(&key);
-    }
-}
-
-/// One household has one IPv4 address, or 2^64 IPv6 ones.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
-            let mut octets = v6.octets();
-            octets[8..].fill(0);
-            IpAddr::V6(octets.into())
-        }
-        other => other,
     }
 }
 

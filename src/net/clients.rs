@@ -11,6 +11,7 @@ use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::live::Payer;
+use crate::store::fair::network;
 
 /// Counts open connections and refuses those beyond the bounds.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Clients {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
+    /// By [`network`].
     by_address: HashMap<IpAddr, usize>,
     by_user: HashMap<Uuid, usize>,
     /// Handshakes of streams under way.
@@ -38,6 +40,8 @@ pub struct Connection {
     clients: Arc<Clients>,
     /// `None` over the owner's socket.
     pub address: Option<IpAddr>,
+    /// Whom that stands for.
+    network: Option<IpAddr>,
     /// The user whose stream it has become.
     user: OnceLock<Uuid>,
 }
@@ -62,19 +66,21 @@ impl Clients {
     /// owner's socket have no bound per address.
     pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Arc<Connection>> {
         let address = address.map(|address| address.to_canonical());
+        let network = address.map(network);
         let mut open = self.lock();
         if open.all >= self.total && address.is_some() {
             return None;
         }
-        if let Some(address) = address {
-            let count = open.by_address.entry(address).or_default();
-            if *count >= self.per_client && !address.is_loopback() {
+        if let Some(network) = network {
+            let count = open.by_address.entry(network).or_default();
+            if *count >= self.per_client && !network.is_loopback() {
                 return None;
             }
             *count += 1;
         }
         open.all += 1;
-        Some(Arc::new(Connection { clients: self.clone(), address, user: OnceLock::new() }))
+        let clients = self.clone();
+        Some(Arc::new(Connection { clients, address, network, user: OnceLock::new() }))
     }
 
     /// How many are open.
@@ -114,10 +120,10 @@ impl Connection {
     /// # Errors
     /// 429 where too many of this address are under way.
     pub fn shake_hands(&self) -> Result<Shaking<'_>> {
-        if let Some(address) = self.address {
+        if let Some(network) = self.network {
             let mut open = self.clients.lock();
-            let count = open.shaking.entry(address).or_default();
-            if *count >= self.clients.handshakes && !address.is_loopback() {
+            let count = open.shaking.entry(network).or_default();
+            if *count >= self.clients.handshakes && !network.is_loopback() {
                 return Err(limited("too many handshakes at once from this address"));
             }
             *count += 1;
@@ -160,8 +166,8 @@ fn one_less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
 
 impl Drop for Shaking<'_> {
     fn drop(&mut self) {
-        if let Some(address) = self.0.address {
-            one_less(&mut self.0.clients.lock().shaking, address);
+        if let Some(network) = self.0.network {
+            one_less(&mut self.0.clients.lock().shaking, network);
         }
     }
 }
@@ -170,8 +176,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let mut open = self.clients.lock();
         open.all -= 1;
-        if let Some(address) = self.address {
-            one_less(&mut open.by_address, address);
+        if let Some(network) = self.network {
+            one_less(&mut open.by_address, network);
         }
         if let Some(user) = self.user.get() {
             one_less(&mut open.by_user, *user);
@@ -201,6 +207,27 @@ mod tests {
         assert!(near.is_some());
         assert!(clients.admit(Some(IpAddr::from([127, 0, 0, 1]))).is_none(), "a fourth in all");
         assert!(clients.admit(None).is_some(), "the owner always gets in");
+    }
+
+    #[test]
+    fn a_network_of_version_6_is_one_client() {
+        let limits =
+            Limits { connections_per_client: 2, handshakes_per_client: 1, ..Limits::default() };
+        let clients = Clients::new(&limits);
+        let from = |text: &str| clients.admit(Some(text.parse().expect("an address")));
+        let first = from("2001:db8:1:2::1").expect("the first");
+        let second = from("2001:db8:1:2::2").expect("the second");
+        assert!(from("2001:db8:1:2:3:4:5:6").is_none(), "a third from one network");
+        let other = from("2001:db8:1:3::1").expect("another network");
+        assert_eq!(first.address, Some("2001:db8:1:2::1".parse().expect("an address")));
+        let shaking = first.shake_hands().expect("the first");
+        assert_eq!(second.shake_hands().expect_err("a second").status(), 429);
+        assert!(other.shake_hands().is_ok());
+        drop(shaking);
+        drop(first);
+        assert!(second.shake_hands().is_ok() && from("2001:db8:1:2::3").is_some());
+        drop((second, other));
+        assert!(clients.lock().by_address.is_empty());
     }
 
     #[test]

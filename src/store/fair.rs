@@ -11,8 +11,8 @@ use uuid::Uuid;
 pub enum Payer {
     /// A user of this server, from wherever it comes.
     User(Uuid),
-    /// Guests, and an outside issuer's users whom nobody here is linked to. `None`: whoever owns
-    /// the data directory.
+    /// Guests, and an outside issuer's users whom nobody here is linked to, by [`network`].
+    /// `None`: whoever owns the data directory.
     Address(Option<IpAddr>),
 }
 
@@ -21,8 +21,21 @@ impl Payer {
     pub fn of(user: Option<Uuid>, address: Option<IpAddr>) -> Payer {
         match user {
             Some(user) => Payer::User(user),
-            None => Payer::Address(address.map(|address| address.to_canonical())),
+            None => Payer::Address(address.map(network)),
         }
+    }
+}
+
+/// Whom an address stands for. One household has one IPv4 address, or 2^64 IPv6 ones: bounds for
+/// each of those would be none.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_loopback() => {
+            let mut octets = v6.octets();
+            octets[8..].fill(0);
+            IpAddr::V6(octets.into())
+        }
+        other => other,
     }
 }
 
@@ -120,6 +133,23 @@ mod tests {
         assert_eq!(first, [1, 10, 11]);
         assert_eq!((gone.len(), fair.len(), fair.of(&"b"), fair.of(&"a")), (200, 8, 8, 0));
         assert_eq!(fair.lines.len(), 1);
+    }
+
+    #[test]
+    fn one_network_pays_for_all_its_addresses() {
+        let of = |text: &str| Payer::of(None, Some(text.parse().expect("an address")));
+        for (one, other, same) in [
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("::ffff:192.0.2.1", "192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("::1", "::2", false),
+        ] {
+            assert_eq!(of(one) == of(other), same, "{one} and {other}");
+        }
+        let loopback: IpAddr = "::1".parse().expect("an address");
+        assert!(network(loopback).is_loopback());
     }
 
     #[test]
