@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::auth::directory::Directory;
 use crate::auth::password::PasswordHash;
 use crate::auth::principal::Principal;
-use crate::auth::service::{Auth, set_password};
+use crate::auth::service::set_password;
 use crate::error::{Error, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
@@ -55,11 +56,11 @@ pub(super) fn take_password(body: &mut Map<String, Json>) -> Result<Option<Strin
 /// # Errors
 /// 401 where it may no longer be here.
 pub(super) fn changed(
-    auth: Option<&Auth>,
+    directory: Option<&Directory>,
     principal: &Principal,
 ) -> Result<Option<Arc<Principal>>> {
-    let (Some(auth), Some(_)) = (auth, principal.expires) else { return Ok(None) };
-    let now = auth.directory().current(principal);
+    let (Some(directory), Some(_)) = (directory, principal.expires) else { return Ok(None) };
+    let now = directory.current(principal);
     let now = now.ok_or_else(|| Error::unauthorized("the session has ended; log in again"))?;
     Ok((*now != *principal).then_some(now))
 }
@@ -98,6 +99,12 @@ pub(super) fn written(
 }
 
 impl Content {
+    /// What a write that waits looks its principal up in. It must hold no store: the writer's
+    /// thread may be the last that holds the write.
+    pub(super) fn directory(&self) -> Option<Arc<Directory>> {
+        self.auth.as_ref().map(|auth| auth.directory().clone())
+    }
+
     /// Hashes a password that is to be set; 400 if it may not be.
     pub(super) async fn hash(&self, password: &str) -> Result<PasswordHash> {
         match &self.auth {

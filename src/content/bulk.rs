@@ -113,7 +113,7 @@ impl Content {
             principal: principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
-            auth: self.auth.clone(),
+            directory: self.directory(),
             ask: Ask {
                 schema: ask.schema,
                 filter: Some(ask.filter),

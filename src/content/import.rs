@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::auth::directory::Directory;
 use crate::auth::grant::Action;
 use crate::auth::principal::Principal;
-use crate::auth::service::Auth;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Predicate, Test, TestOp};
 use crate::limits::Limits;
@@ -117,7 +117,7 @@ impl Content {
             principal: principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
-            auth: self.auth.clone(),
+            directory: self.directory(),
             schema: schema.to_owned(),
         };
         // An empty body stands for all of them: is there such a schema, and a rule?
@@ -220,7 +220,7 @@ struct Writing {
     principal: Principal,
     limits: Arc<Limits>,
     known: Arc<Known>,
-    auth: Option<Arc<Auth>>,
+    directory: Option<Arc<Directory>>,
     schema: String,
 }
 
@@ -231,7 +231,7 @@ impl Writing {
     /// # Errors
     /// As [`Asked::prepared`].
     fn still(&mut self, checked: &Arc<Catalog>, tx: &Tx<'_>) -> Result<bool> {
-        let changed = accounts::changed(self.auth.as_deref(), &self.principal)?;
+        let changed = accounts::changed(self.directory.as_deref(), &self.principal)?;
         if changed.is_none() && Arc::ptr_eq(checked, tx.catalog()) {
             return Ok(true);
         }
@@ -248,7 +248,7 @@ impl Writing {
             principal: self.principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
-            auth: self.auth.clone(),
+            directory: self.directory.clone(),
             ask: Ask { schema: self.schema.clone(), ..Ask::default() },
             action,
             body,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::auth::directory::Directory;
 use crate::auth::grant::Action;
 use crate::auth::password::PasswordHash;
 use crate::auth::principal::Principal;
-use crate::auth::service::Auth;
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
@@ -43,7 +43,7 @@ pub(super) struct Asked {
     pub principal: Principal,
     pub limits: Arc<Limits>,
     pub known: Arc<Known>,
-    pub auth: Option<Arc<Auth>>,
+    pub directory: Option<Arc<Directory>>,
     pub ask: Ask,
     pub action: Action,
     pub body: Map<String, Json>,
@@ -79,7 +79,7 @@ impl Asked {
     /// 401 where the principal may no longer be here; as [`Asked::prepare`] where it must be made
     /// anew.
     pub(super) fn prepared(&mut self, prepared: Prepared, tx: &Tx<'_>) -> Result<Prepared> {
-        let changed = accounts::changed(self.auth.as_deref(), &self.principal)?;
+        let changed = accounts::changed(self.directory.as_deref(), &self.principal)?;
         if changed.is_none() && Arc::ptr_eq(&prepared.catalog, tx.catalog()) {
             return Ok(prepared);
         }
@@ -259,7 +259,7 @@ impl Content {
             principal: principal.clone(),
             limits: self.limits.clone(),
             known: self.known.clone(),
-            auth: self.auth.clone(),
+            directory: self.directory(),
             ask: Ask { schema: schema.to_owned(), ..Ask::default() },
             action,
             body,

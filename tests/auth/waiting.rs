@@ -272,3 +272,43 @@ async fn they_are_gone_for_a_schema_that_waits() {
     let names: Vec<_> = files.iter().map(|file| file.as_ref().unwrap().file_name()).collect();
     assert_eq!(names, ["one.json", "three.json"], "nor is there a file");
 }
+
+/// The directory's lock goes with the last handle on the store, after the writer has ended.
+#[tokio::test]
+async fn what_waits_does_not_hold_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path(), Plan::default()).await;
+    let content = content(&house);
+    house.add("ann", &["admin"]).await;
+    let who = house.who(&house.login("ann").await.token).await.unwrap();
+    let (begun, begins) = channel();
+    let (gone, goes) = channel();
+    {
+        let mut held = Box::pin(house.store.write_long(Lane::Schemas, move |tx| {
+            begun.send(()).unwrap();
+            // Nobody says so while the writer is waited for.
+            let _: std::result::Result<(), _> = goes.recv_timeout(Duration::from_millis(300));
+            let role = tx.catalog().named("role").unwrap().clone();
+            let value = |column: &rowcast::model::schema::Column| match &*column.name {
+                "name" => Value::Text("made".into()),
+                "created_at" | "updated_at" => Value::Time(tx.now()),
+                _ => Value::Null,
+            };
+            let values = role.columns.iter().map(value).collect();
+            tx.insert(&role, values).map(drop)
+        }));
+        assert!((&mut held).now_or_never().is_none());
+        begins.recv_timeout(Duration::from_secs(20)).unwrap();
+        let body = object(json!({"username": "made"}));
+        let mut create = content.create(&who, "user", body).boxed();
+        assert!((&mut create).now_or_never().is_none());
+        for mut write in long_ones(&content, &who) {
+            assert!((&mut write).now_or_never().is_none());
+        }
+    }
+    let House { store, directory, auth, commits } = house;
+    let before = commits.lock().unwrap().len();
+    drop((content, auth, directory, store));
+    assert_eq!(commits.lock().unwrap().len(), before + 1, "the writer has ended");
+    let _ = gone.send(());
+}
