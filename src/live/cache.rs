@@ -22,7 +22,7 @@ pub struct Cache<K, V> {
 
 struct State<K, V> {
     places: HashMap<K, Place<V>>,
-    /// Keys by when they were last used.
+    /// Keys of what was made, by when they were last used.
     used: BTreeMap<u64, K>,
     now: u64,
     bytes: usize,
@@ -30,6 +30,7 @@ struct State<K, V> {
 
 struct Place<V> {
     made: Made<V>,
+    /// 0 while it is being made: it keeps its place.
     used: u64,
     bytes: usize,
 }
@@ -179,16 +180,18 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
         if let Some(place) = self.places.get_mut(key)
             && place.made.value.get().is_none_or(|value| good(value))
         {
-            self.used.remove(&place.used);
-            place.used = self.now;
-            self.used.insert(self.now, key.clone());
-            return place.made.clone();
+            let made = place.made.clone();
+            if place.used > 0 {
+                self.used.remove(&place.used);
+                place.used = self.now;
+                self.used.insert(self.now, key.clone());
+            }
+            return made;
         }
         self.remove(key);
         let made = Made::default();
-        let place = Place { made: made.clone(), used: self.now, bytes: PLACE_BYTES };
+        let place = Place { made: made.clone(), used: 0, bytes: PLACE_BYTES };
         self.places.insert(key.clone(), place);
-        self.used.insert(self.now, key.clone());
         self.bytes += PLACE_BYTES;
         made
     }
@@ -198,6 +201,9 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
         if let Some(place) = self.places.get_mut(key)
             && Arc::ptr_eq(&place.made, made)
         {
+            self.now += 1;
+            place.used = self.now;
+            self.used.insert(self.now, key.clone());
             place.bytes += bytes;
             self.bytes += bytes;
             if place.bytes > max_bytes {
@@ -281,6 +287,37 @@ mod tests {
         }
         assert_eq!((cache.bytes(), cache.lock().used.len()), (0, 0));
         assert_eq!(number(&cache, 1, 100).await, (10, true));
+    }
+
+    #[tokio::test]
+    async fn what_is_being_made_keeps_its_place() {
+        let cache = Arc::new(Cache::<u32, u32>::new(2 * PLACE_BYTES));
+        let count = Arc::new(AtomicUsize::new(0));
+        let (release, _) = tokio::sync::broadcast::channel::<()>(1);
+        let ask = || {
+            let (cache, count, mut released) = (cache.clone(), count.clone(), release.subscribe());
+            tokio::spawn(async move {
+                let make = async |()| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    released.recv().await.expect("a word");
+                    Ok((7, 1))
+                };
+                cache.get(&1, |_| true, async || Ok(()), make).await.map(|value| *value).ok()
+            })
+        };
+        let first = ask();
+        tokio::task::yield_now().await;
+        for key in 2..10 {
+            assert_eq!(number(&cache, key, 1).await, (key * 10, true));
+        }
+        let second = ask();
+        tokio::task::yield_now().await;
+        release.send(()).expect("somebody waits");
+        for asked in [first, second] {
+            assert_eq!(asked.await.expect("no panic"), Some(7));
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert_eq!(number(&cache, 1, 1).await, (7, false));
     }
 
     #[tokio::test]
