@@ -7,13 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::Result;
 use crate::limits::Limits;
 use crate::model::related::Key;
 
-use super::fanout::{Failure, Fault};
 use super::message::Events;
-use super::outbox::Frame;
+use super::outbox::{Frame, size};
 use super::recent::Recent;
 use super::registry::Mode;
 use super::subscription::Attach;
@@ -31,6 +29,8 @@ pub(super) type Told = (u64, Vec<Frame>);
 pub(super) struct Gaps {
     /// By what makes listeners alike, under one catalog.
     known: HashMap<Like, Gap>,
+    /// Of all frames in it: they may be as many as there are questions.
+    pub(super) bytes: usize,
 }
 
 /// Equal for all who are sent the same bytes.
@@ -49,16 +49,16 @@ struct Gap {
     after: u64,
     upto: u64,
     told: Vec<Told>,
+    /// Of the frames in it.
+    bytes: usize,
     /// Since the last [`Gaps::tidy`].
     used: bool,
 }
 
 impl Gaps {
     /// What a subscription that was told everything up to position `after` is told of the commits
-    /// behind that, up to `upto`. `None` where that is too much, or no longer in `recent`.
-    ///
-    /// # Errors
-    /// As a live subscription ends at one of them.
+    /// behind that, up to `upto`. `None` where that is too much, no longer in `recent`, or cannot
+    /// be told: it is read from the log then.
     pub(super) fn between(
         &mut self,
         limits: &Limits,
@@ -66,9 +66,12 @@ impl Gaps {
         attach: &Attach,
         after: u64,
         upto: u64,
-    ) -> Result<Option<&[Told]>> {
+    ) -> Option<&[Told]> {
         if upto - after > COMMITS {
-            return Ok(None);
+            return None;
+        }
+        if self.bytes > limits.recent_bytes {
+            self.clear();
         }
         let Attach { request, plan, key, .. } = attach;
         let mode = Mode::of(request, plan);
@@ -84,59 +87,64 @@ impl Gaps {
             after,
             upto: after,
             told: Vec::new(),
+            bytes: 0,
             used: true,
         };
         let gap = self.known.entry(like).or_insert_with(new);
+        self.bytes -= gap.bytes;
         // An old one must not grow for ever, nor tell what nobody asks for.
         if gap.after > after || gap.upto < after || upto - gap.after > 2 * COMMITS {
             *gap = new();
         }
         gap.used = true;
-        if !gap.extend(recent, upto)? {
+        if !gap.extend(recent, upto) {
             *gap = new();
-            return Ok(None);
+            return None;
         }
+        self.bytes += gap.bytes;
         let begin = gap.told.partition_point(|(position, _)| *position <= after);
-        Ok(Some(&gap.told[begin..]))
+        Some(&gap.told[begin..])
     }
 
     /// Forgets what was not asked for since the last time.
     pub(super) fn tidy(&mut self) {
         self.known.retain(|_, gap| std::mem::take(&mut gap.used));
+        self.bytes = self.known.values().map(|gap| gap.bytes).sum();
     }
 
     /// Plans of the catalog that holds now are others.
     pub(super) fn clear(&mut self) {
         self.known.clear();
+        self.bytes = 0;
     }
 }
 
 impl Gap {
-    /// `false` where what is needed is not in `recent`, or too much to be told by the way.
-    fn extend(&mut self, recent: &Recent, upto: u64) -> Result<bool> {
+    /// `false` where what is needed is not in `recent`, too much to be told by the way, or cannot
+    /// be told.
+    fn extend(&mut self, recent: &Recent, upto: u64) -> bool {
         let missing = usize::try_from(upto - self.upto).unwrap_or(usize::MAX);
         if missing == 0 {
-            return Ok(true);
+            return true;
         }
         let commits = recent.since(self.upto, missing).filter(|some| some.len() == missing);
-        let Some(commits) = commits else { return Ok(false) };
+        let Some(commits) = commits else { return false };
         if commits.iter().map(|commit| commit.bytes()).sum::<usize>() > BYTES {
-            return Ok(false);
+            return false;
         }
         for commit in &commits {
             match self.teller.tell(commit) {
                 Ok(frames) if frames.is_empty() => {}
-                Ok(frames) => self.told.push((commit.position, frames)),
-                // Perhaps the log still has what the writer did not gather at the time.
-                Err((Failure { fault: Fault::Ungathered, .. }, _)) => return Ok(false),
-                // It happens again to whoever comes next: nothing is told beyond it.
-                Err((_, error)) => {
-                    self.upto = commit.position - 1;
-                    return Err(error);
+                Ok(frames) => {
+                    self.bytes += size(&frames);
+                    self.told.push((commit.position, frames));
                 }
+                // Whoever joins reads it from the log: perhaps it still has what the writer did
+                // not gather at the time; if not, there the client may begin anew.
+                Err(_) => return false,
             }
         }
         self.upto = upto;
-        Ok(true)
+        true
     }
 }

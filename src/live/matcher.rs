@@ -45,7 +45,7 @@ pub(super) struct Matcher {
     /// The last entry that was told.
     pub(super) mark: Mark,
     pub(super) recent: Arc<Recent>,
-    gaps: Gaps,
+    pub(super) gaps: Gaps,
     /// Compiled under a catalog that the matcher has yet to reach.
     parked: Vec<Attach>,
     fanout: Fanout,
@@ -184,16 +184,9 @@ impl Matcher {
             }
             attach.request.principal = principal;
         }
-        match self.join(&attach) {
-            Ok(true) => {}
-            Ok(false) => {
-                let _ = attach.answer.send(Ok(Joined::Behind));
-                return;
-            }
-            Err(error) => {
-                let _ = attach.answer.send(Err(error));
-                return;
-            }
+        if !self.join(&attach) {
+            let _ = attach.answer.send(Ok(Joined::Behind));
+            return;
         }
         let active = attach.told.filter(|told| told.position > self.mark.position);
         let active = active.unwrap_or(self.mark);
@@ -215,14 +208,14 @@ impl Matcher {
     }
 
     /// Tells a replayed subscription what came between its replay and this place; `false` where
-    /// that is too much, or no longer known here.
-    fn join(&mut self, attach: &Attach) -> Result<bool> {
+    /// that is too much, no longer known here, or cannot be told.
+    fn join(&mut self, attach: &Attach) -> bool {
         let Some(told) = attach.told.filter(|told| told.position < self.mark.position) else {
-            return Ok(true);
+            return true;
         };
         let upto = self.mark.position;
-        let gap = self.gaps.between(&self.limits, &self.recent, attach, told.position, upto)?;
-        let Some(gap) = gap else { return Ok(false) };
+        let gap = self.gaps.between(&self.limits, &self.recent, attach, told.position, upto);
+        let Some(gap) = gap else { return false };
         let (mut frames, mut bytes) = attach.outbox.waiting();
         for (_, told) in gap {
             frames += told.len();
@@ -230,13 +223,13 @@ impl Matcher {
         }
         // The live stream's next messages need room too.
         if frames > self.limits.outbox_frames / 2 || bytes > self.limits.outbox_bytes / 2 {
-            return Ok(false);
+            return false;
         }
         for (position, told) in gap {
             attach.outbox.offer(*position, told);
         }
         attach.outbox.flush();
-        Ok(true)
+        true
     }
 
     /// One entry: first what it does to the subscriptions, then what it tells them, unless it was

@@ -159,13 +159,16 @@ fn seat(
     subscriber: Subscriber,
     compiled: Result<(Arc<Plan>, Option<Arc<Hold>>)>,
 ) {
-    let Subscriber { request, key, mode, outbox, told, .. } = subscriber;
+    let Subscriber { request, key, mode, outbox, told, owed, .. } = subscriber;
     match compiled {
         Ok((plan, _)) if mode.cursors.is_some_and(|grant| grant != plan.grant) => {
             outbox.close(request.encoder.close(&regranted()));
         }
         Ok((plan, hold)) => {
             matcher.registry.attach(id, Listener { request, plan, key, mode, hold, outbox, told });
+            if owed {
+                matcher.registry.owe(id);
+            }
         }
         Err(error) => outbox.close(request.encoder.close(&lost(error))),
     }

@@ -125,8 +125,8 @@ pub(super) enum Joined {
     /// Active: what commits after this is told as it comes. All before has been put into the
     /// outbox, and with cursors the position too, if nothing else waited there.
     Active(Mark),
-    /// The live stream is further on than can be told at once, and the subscription is not
-    /// active: more is to be replayed from the log first.
+    /// The live stream is further on than can be told at once, or by something that cannot be told
+    /// here, and the subscription is not active: more is to be replayed from the log first.
     Behind,
 }
 

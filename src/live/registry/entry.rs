@@ -122,15 +122,15 @@ impl Entry {
 
     /// Empties a seat; what was told there, and who sits there now instead, if anybody. A group
     /// ends with its last seat: records come and go while a plan stays.
-    pub(super) fn unseat(&mut self, at: usize, seat: usize) -> (u64, Option<SubId>) {
-        let Some(group) = self.groups.get_mut(at) else { return (0, None) };
-        let told = group.seats.swap_remove(seat).told.get();
+    pub(super) fn unseat(&mut self, at: usize, seat: usize) -> (Option<Seat>, Option<SubId>) {
+        let Some(group) = self.groups.get_mut(at) else { return (None, None) };
+        let left = Some(group.seats.swap_remove(seat));
         self.listeners -= 1;
         self.transitions -= usize::from(group.mode.transitions);
         self.changes -= usize::from(group.mode.changes);
         self.cursors -= usize::from(group.mode.cursors.is_some());
         if !group.seats.is_empty() {
-            return (told, group.seats.get(seat).map(|moved| moved.subscriber));
+            return (left, group.seats.get(seat).map(|moved| moved.subscriber));
         }
         match self.groups.remove(at).and_then(|group| group.key) {
             None => self.open.retain(|group| *group != at),
@@ -143,7 +143,7 @@ impl Entry {
                 }
             }
         }
-        (told, None)
+        (left, None)
     }
 
     /// The groups that want every record of the plan.

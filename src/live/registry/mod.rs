@@ -77,6 +77,8 @@ pub struct Subscriber {
     pub(in crate::live) outbox: Arc<Outbox>,
     /// What it had heard when it was attached; when it is detached, what it has heard by then.
     pub(in crate::live) told: u64,
+    /// When it is detached, whether that is still to be told to it; see [`Registry::owe`].
+    pub(in crate::live) owed: bool,
     _hold: Option<Arc<Hold>>,
     plan: PlanId,
     group: usize,
@@ -162,8 +164,18 @@ impl Registry {
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
         }
-        let subscriber =
-            Subscriber { request, key, mode, outbox, told, _hold: hold, plan, group, seat };
+        let subscriber = Subscriber {
+            request,
+            key,
+            mode,
+            outbox,
+            told,
+            owed: false,
+            _hold: hold,
+            plan,
+            group,
+            seat,
+        };
         self.subscribers.insert(id, Box::new(subscriber));
     }
 
@@ -184,8 +196,10 @@ impl Registry {
             self.expiries.remove(&(expires, id));
         }
         if let Some(entry) = self.plans.get_mut(subscriber.plan) {
-            let (told, moved) = entry.unseat(subscriber.group, subscriber.seat);
-            subscriber.told = told;
+            let (left, moved) = entry.unseat(subscriber.group, subscriber.seat);
+            if let Some(seat) = left {
+                (subscriber.told, subscriber.owed) = (seat.told.get(), seat.owed.get());
+            }
             if let Some(payer) = self.payers.leave(subscriber.request.payer) {
                 entry.audience.remove(payer);
             }

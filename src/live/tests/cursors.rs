@@ -6,12 +6,13 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::desk::*;
-use super::world::{catalog, files, take, user};
+use super::world::{Plain, catalog, files, take, user};
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::live::subscription::Joined;
 use crate::live::*;
 use crate::model::change::Notice;
+use crate::model::cursor::Cursor;
 use crate::store::Mark;
 
 fn cursors(request: &mut Request) {
@@ -241,6 +242,70 @@ fn a_replay_that_is_too_far_behind_goes_on_from_the_log() {
     desk.put(&[blog(401, "a")]);
     assert_eq!(joined(&mut desk, 400).0.unwrap(), Joined::Behind, "the catalog changed");
     assert_eq!(joined(&mut desk, 401).0.unwrap(), Joined::Active(mark(402)));
+}
+
+#[test]
+fn a_replay_does_not_end_at_what_cannot_be_told_on_joining() {
+    let mut desk = Desk::new(Limits::default());
+    desk.put(&[blog(1, "a")]);
+    let request = desk.request(|r| {
+        cursors(r);
+        r.ask.select = Some("title,category.name".into());
+    });
+    let schema = desk.schema("blog").id;
+    let too_much = |commit: &mut crate::model::change::Commit| {
+        commit.related.incomplete.insert(schema);
+    };
+    let commit = desk.write(&[blog(2, "a")], too_much);
+    desk.matcher.commit(&commit);
+    // It is told from the log what became of it: a snapshot begins there if it was asked for.
+    let (_, joins) = desk.join(request.clone(), Some(mark(1)));
+    assert_eq!(joins.unwrap(), Joined::Behind);
+    let (_, joins) = desk.join(request, Some(mark(2)));
+    assert_eq!(joins.unwrap(), Joined::Active(mark(2)));
+}
+
+#[test]
+fn a_position_that_is_owed_is_told_under_other_rules_too() {
+    let mut desk = Desk::new(Limits::default());
+    for id in 1..=5 {
+        desk.put(&[blog(id, "a")]);
+    }
+    // Ahead of the live stream, and with something in its outbox.
+    let outbox = Outbox::new(&desk.limits, Close::new(4408, "slow"));
+    let waits =
+        Frame::from(Plain.position(&Cursor { position: 5, stamp: 0, grant: 0 }.to_string()));
+    outbox.offer(5, std::slice::from_ref(&waits));
+    let request = desk.request(cursors);
+    let joins = desk.join_with(request, Some(mark(7)), &outbox);
+    assert_eq!(joins.unwrap(), Joined::Active(mark(7)));
+    let extra = r#", { "name": "note", "label": "N", "type": "string", "optional": true }"#;
+    desk.migrate(catalog(2, &files(extra)), vec![]);
+    desk.put(&[blog(7, "a")]);
+    take(&outbox);
+    desk.matcher.positions();
+    assert_eq!(brief(heard(&outbox)), [json!(["position", 7])]);
+}
+
+#[test]
+fn what_is_kept_for_those_who_join_is_bounded() {
+    let limits = Limits { recent_bytes: 16 << 10, ..Limits::default() };
+    let mut desk = Desk::new(limits);
+    for id in 1..=5 {
+        desk.put(&[blog(id, "a")]);
+    }
+    let mut most = 0;
+    for n in 0..100 {
+        let request = desk.request(|r| {
+            cursors(r);
+            r.ask.filter = Some(json!({"views": {"$null": true}, "id": {"$neq": 100 + n}}));
+        });
+        let (outbox, joins) = desk.join(request, Some(mark(0)));
+        assert_eq!(joins.unwrap(), Joined::Active(mark(5)));
+        assert_eq!(heard(&outbox).len(), 5);
+        most = most.max(desk.matcher.gaps.bytes);
+    }
+    assert!(most > 8 << 10 && most < 18 << 10, "{most}");
 }
 
 #[test]

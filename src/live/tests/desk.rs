@@ -99,11 +99,22 @@ impl Desk {
         request: Request,
         told: Option<Mark>,
     ) -> (Arc<Outbox>, Result<Joined>) {
+        let outbox = Outbox::new(&self.limits, Close::new(4408, "slow"));
+        let joined = self.join_with(request, told, &outbox);
+        (outbox, joined)
+    }
+
+    /// The same, with an outbox that may have been told something.
+    pub(crate) fn join_with(
+        &mut self,
+        request: Request,
+        told: Option<Mark>,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Joined> {
         let plan = self.plan(&request);
         let back = request.told.transitions;
         let hold = self.matcher.wanted.hold(plan.schema.id, &plan.paths, back);
         let key = request.id.as_ref().map(|id| Key::Int(id.parse().expect("a number")));
-        let outbox = Outbox::new(&self.limits, Close::new(4408, "slow"));
         let (answer, mut joined) = oneshot::channel();
         self.ids += 1;
         self.matcher.attach(Attach {
@@ -116,8 +127,7 @@ impl Desk {
             told,
             answer,
         });
-        let joined = joined.try_recv().expect("an answer");
-        (outbox, joined)
+        joined.try_recv().expect("an answer")
     }
 
     pub(crate) fn listen(&mut self, change: impl FnOnce(&mut Request)) -> Arc<Outbox> {
