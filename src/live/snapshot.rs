@@ -31,6 +31,10 @@ const PAGE_TIME: Duration = Duration::from_millis(100);
 /// Entries that a page need not wait for: they are told quickly when it is read.
 const NEAR: u64 = 64;
 
+/// Where the first page stands among commits, as an outbox sees it; the others before it. The last
+/// number of all stands for no commit there.
+const LAST_PLACE: u64 = u64::MAX - 1;
+
 /// What the client holds: everything that matches up to a primary key, as it stood at an entry.
 struct Held {
     upto: Value,
@@ -68,7 +72,7 @@ impl Way {
             let Page { upto, mark, ranges, .. } = page;
             // A page that found nothing but took its time is not worth a message.
             let worth = upto.is_none() || !ranges.is_empty();
-            let place = u64::MAX - page_number;
+            let place = LAST_PLACE - page_number;
             if worth && !self.feed(place, &[frame], position(&held)).await? {
                 return Ok(None);
             }

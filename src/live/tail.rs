@@ -70,7 +70,8 @@ pub struct TailSink(Arc<Queue>);
 /// The matcher's end; see [`super::Live::start`].
 pub struct Tail(pub(super) Arc<Queue>);
 
-/// Makes both ends; at most `max_bytes` of commits wait between them (but always one).
+/// Makes both ends; at most `max_bytes` of commits wait between them (but always one, beside the
+/// one at work).
 pub fn channel(max_bytes: usize) -> (TailSink, Tail) {
     let queue = Arc::new(Queue { max_bytes, state: Mutex::default(), more: Condvar::new() });
     (TailSink(queue.clone()), Tail(queue))
@@ -104,7 +105,9 @@ impl CommitSink for TailSink {
         let mut state = self.0.lock();
         for commit in commits {
             let bytes = commit.bytes();
-            if state.bytes > 0 && state.bytes + bytes > self.0.max_bytes {
+            // The one at work cannot be dropped.
+            let waits = state.bytes > state.working;
+            if waits && state.bytes + bytes > self.0.max_bytes {
                 state.overrun();
             }
             state.bytes += bytes;

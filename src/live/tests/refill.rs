@@ -13,7 +13,10 @@ use super::world::*;
 use crate::auth::principal::Principal;
 use crate::limits::Limits;
 use crate::live::*;
-use crate::model::change::{Change, Notice, Op};
+use crate::model::change::{Change, Commit, Notice, Op, Row};
+use crate::model::schema::SchemaId;
+use crate::model::value::Value;
+use crate::store::CommitSink;
 
 /// A subscription whose making holds the matcher until it is let go.
 struct Held {
@@ -203,4 +206,47 @@ async fn what_the_log_has_no_more_ends_everybody() {
     let after = world.listen(|_| {}).await;
     create(&mut world, 99);
     assert_eq!(ids(&world.heard(&after).await), [99]);
+}
+
+#[test]
+fn the_commit_at_work_is_not_missed() {
+    let (mut sink, tail) = tail::channel(1_000);
+    let commit = |position| {
+        let title = format!("{position:0>600}");
+        let values = vec![Value::Text(title.into())];
+        let row = Arc::new(Row::new(values));
+        let change = Change {
+            schema: SchemaId(1),
+            schema_version: 1,
+            op: Op::Create,
+            key: Value::Int(1),
+            before: None,
+            after: Some(row),
+        };
+        Arc::new(Commit {
+            position,
+            stamp: 0,
+            time: 0,
+            origin: None,
+            changes: vec![change],
+            notices: vec![],
+            related: Default::default(),
+            weight: Default::default(),
+        })
+    };
+    let position = |item| match item {
+        Some(tail::Item::Commit(commit)) => Some(commit.position),
+        Some(tail::Item::Missed(missed)) => panic!("missed up to {}", missed.last.position),
+        _ => None,
+    };
+    sink.committed(&[commit(1)]);
+    assert_eq!(position(tail.0.pop()), Some(1));
+    // One may wait beside the one at work; what comes behind it makes it be read again.
+    sink.committed(&[commit(2)]);
+    assert_eq!(position(tail.0.pop()), Some(2));
+    sink.committed(&[commit(3), commit(4)]);
+    let Some(tail::Item::Missed(missed)) = tail.0.pop() else { panic!("nothing was missed") };
+    assert_eq!(missed.last.position, 3);
+    assert_eq!(position(tail.0.pop()), Some(4));
+    assert_eq!(position(tail.0.pop()), None);
 }
