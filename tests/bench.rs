@@ -282,7 +282,11 @@ fn a_faulty_server_is_found_out() {
 /// A bench that runs until it is told to end, with a server in `folder` that is there by now.
 #[cfg(target_os = "linux")]
 fn without_end(folder: &Path) -> Child {
-    let mut command = rowcast(folder);
+    endless(rowcast(folder), folder)
+}
+
+#[cfg(target_os = "linux")]
+fn endless(mut command: Command, folder: &Path) -> Child {
     command.args(["bench", "all", "--subscribers", "3", "--seconds", "600", "--pairs", "1"]);
     command.args(["--json", "--dir", "."]).stdin(Stdio::null()).stdout(Stdio::piped());
     let child = command.stderr(Stdio::null()).spawn().expect("the binary");
@@ -333,6 +337,31 @@ fn who_is_interrupted_tells_what_was_done_and_leaves_nothing() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn who_began_it_with_nohup_is_not_interrupted_by_a_hangup() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = rowcast(folder.path());
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program.get_program());
+    command.current_dir(folder.path());
+    let child = endless(command, folder.path());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+    let status = status.expect("a process");
+    let hangup = |which: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(which)).expect("a mask");
+        u64::from_str_radix(mask.trim(), 16).expect("hexadecimal") & 1
+    };
+    assert_eq!((hangup("SigIgn:"), hangup("SigCgt:")), (1, 0));
+    let pid = Pid::from_raw(child.id() as i32).expect("a process");
+    kill_process(pid, Signal::TERM).expect("told");
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(servers(folder.path()).next().is_none());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_server_ends_with_the_bench_that_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut child = without_end(folder.path());
@@ -357,12 +386,21 @@ fn what_was_done_before_an_error_is_told() {
 
 #[test]
 fn a_server_that_ran_already_keeps_no_records() {
-    let server = Server::start(Options::default());
+    // More than one call may delete.
+    keeps_no_records(Options::default(), "10100");
+}
+
+#[test]
+fn nor_where_one_write_may_touch_few() {
+    keeps_no_records(Options::default().env("ROWCAST_WRITE_RECORDS", "100"), "350");
+}
+
+fn keeps_no_records(options: Options, writes: &str) {
+    let server = Server::start(options);
     let token = server.admin_token();
     let url = format!("http://localhost:{}", server.address.port());
     let mut command = rowcast(server.dir.path());
-    // More than one call may delete.
-    command.args(["bench", "writes", "--writes", "10100", "--writers", "64", "--pairs", "1"]);
+    command.args(["bench", "writes", "--writes", writes, "--writers", "64", "--pairs", "1"]);
     command.args(["--json", "--url", &url, "--token-env", "T"]).env("T", &token);
     let (code, out, err) = run(&mut command);
     assert_eq!(code, 0, "{out}\n{err}");

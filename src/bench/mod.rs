@@ -240,7 +240,7 @@ fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
 }
 
 /// So that Ctrl-C, SIGTERM or SIGHUP leaves no server and no folder behind: the generator looks at
-/// what it sets.
+/// what it sets. Whoever says so again does not want to wait for what is cleared up elsewhere.
 fn listen_for_interrupts() {
     let (listens, listening) = mpsc::channel();
     std::thread::spawn(move || {
@@ -249,19 +249,42 @@ fn listen_for_interrupts() {
         let told = runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
-            let mut hangup = signal(SignalKind::hangup())?;
+            // Whoever began it with nohup wants it to go on.
+            let mut hangup = match ignores_hangup() {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            };
             drop(listens);
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
+            for told in [&client::INTERRUPTED, &place::HURRIED] {
+                let hangs_up = async {
+                    match &mut hangup {
+                        Some(hangup) => hangup.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangs_up => {}
+                }
+                told.store(true, Ordering::Relaxed);
             }
             std::io::Result::Ok(())
         });
-        if told.is_ok() {
-            client::INTERRUPTED.store(true, Ordering::Relaxed);
+        if let Err(error) = told {
+            eprintln!("rowcast: signals are not heard: {error}");
         }
     });
     // Nothing is started that a signal could leave behind before it is heard.
     let _: std::result::Result<(), _> = listening.recv();
+}
+
+/// Whether SIGHUP was ignored when this process began: a handler would undo that. `false` where
+/// the system does not tell.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Bit 0 is signal 1.
+    ignored.is_some_and(|mask| mask & 1 != 0)
 }

@@ -1,6 +1,7 @@
 //! The server that is measured: its own in a temporary folder, or one that runs elsewhere.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use super::record;
 
 /// How long an address may take to connect.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is being cleared up is to be left where it is.
+pub static HURRIED: AtomicBool = AtomicBool::new(false);
 
 /// Records deleted by one call: `limits.write_records` as it is by default.
 const MOST_AT_ONCE: u64 = 10_000;
@@ -83,17 +87,27 @@ impl Bed {
         format!("Host: {host}\r\nAuthorization: Bearer {}\r\n", self.token)
     }
 
-    /// Deletes all records, as many at a time as a server lets one write touch where nobody has set
-    /// it: they are numbered from 1.
+    /// Deletes all records, as many at a time as the server lets one write touch: they are
+    /// numbered from 1.
     fn clear(&self) -> Result<()> {
         let token = Some(self.token.as_str());
         let list = format!("/api/content/{}?limit=1", self.schema);
-        let mut least = 1;
+        let (mut least, mut step) = (1, MOST_AT_ONCE);
         while call(&self.place, Method::GET, &list, token, None)?["total"].as_u64() > Some(0) {
-            least += MOST_AT_ONCE;
-            let filter = format!("%7B%22sequence%22:%7B%22$lt%22:{least}%7D%7D");
+            if HURRIED.load(Ordering::Relaxed) {
+                return Err(Error::bad("interrupted again"));
+            }
+            let filter = format!("%7B%22sequence%22:%7B%22$lt%22:{}%7D%7D", least + step);
             let path = format!("/api/content/{}/delete?filter={filter}", self.schema);
-            let deleted = call(&self.place, Method::DELETE, &path, token, None)?;
+            let deleted = match call(&self.place, Method::DELETE, &path, token, None) {
+                // The server was told to let one write touch less.
+                Err(error) if error.kind == Kind::TooLarge && step > 1 => {
+                    step /= 2;
+                    continue;
+                }
+                deleted => deleted?,
+            };
+            least += step;
             if deleted.as_u64() == Some(0) {
                 return Err(Error::bad("there are some that the bench has not written"));
             }
@@ -166,7 +180,11 @@ pub fn call(
         200 => Ok(told["data"].take()),
         status => {
             let why = told["error"]["message"].as_str().unwrap_or("no reason given");
-            Err(failed(format!("answered {status}: {why}")))
+            let mut error = failed(format!("answered {status}: {why}"));
+            if status == 413 {
+                error.kind = Kind::TooLarge;
+            }
+            Err(error)
         }
     }
 }
