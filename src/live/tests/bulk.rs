@@ -15,11 +15,11 @@ use crate::live::*;
 const RECORDS: i64 = 40;
 const LISTENERS: i64 = 60;
 /// Room for the frames of some of them.
-const BYTES: usize = 64 << 10;
+const BYTES: usize = 512 << 10;
 
-/// A title of 300 bytes.
+/// A title of 3000 bytes.
 fn title(n: i64) -> Json {
-    json!({"title": format!("{n:0>300}")})
+    json!({"title": format!("{n:0>3000}")})
 }
 
 fn small() -> Limits {

@@ -279,8 +279,7 @@ fn a_position_that_is_owed_is_told_under_other_rules_too() {
     let request = desk.request(cursors);
     let joins = desk.join_with(request, Some(mark(7)), &outbox);
     assert_eq!(joins.unwrap(), Joined::Active(mark(7)));
-    let extra = r#", { "name": "note", "label": "N", "type": "string", "optional": true }"#;
-    desk.migrate(catalog(2, &files(extra)), vec![]);
+    desk.migrate(catalog(2, &files("")), vec![]);
     desk.put(&[blog(7, "a")]);
     take(&outbox);
     desk.matcher.positions();
