@@ -154,6 +154,20 @@ fn written(c: &mut Criterion) {
             outbox.attach(Arc::new(Socket(socket)));
         }
         let mut at = 0;
+        // As a commit is told that no other follows.
+        group.bench_function(format!("{name}, sent one by one"), |b| {
+            b.iter_custom(|rounds| {
+                let write = || {
+                    for _ in 0..commits {
+                        at += 1;
+                        for outbox in outboxes {
+                            assert_eq!(outbox.send(at, black_box(&frames), length), Offer::Taken);
+                        }
+                    }
+                };
+                timed(rounds, Box::new(write))
+            });
+        });
         group.bench_function(format!("{name}, offered, then flushed"), |b| {
             b.iter_custom(|rounds| {
                 let mut due = Vec::new();

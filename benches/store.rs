@@ -78,7 +78,6 @@ fn store() -> (tempfile::TempDir, Store) {
 fn creates(c: &mut Criterion) {
     let mut group = c.benchmark_group("durable creates, 64 clients");
     group.throughput(Throughput::Elements(1));
-    group.sample_size(10).measurement_time(Duration::from_secs(8));
 
     let mut run = |name: &str, schema: &str, row: fn(&Schema, u64) -> Vec<Value>| {
         let (_dir, store) = store();
@@ -103,5 +102,9 @@ fn creates(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, creates);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10).measurement_time(Duration::from_secs(8));
+    targets = creates
+}
 criterion_main!(benches);

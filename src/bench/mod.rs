@@ -6,6 +6,7 @@ mod client;
 mod drive;
 mod feed;
 mod floor;
+mod folder;
 mod idle;
 mod ledger;
 mod machine;

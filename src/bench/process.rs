@@ -16,6 +16,7 @@ use serde_json::{Value as Json, json};
 
 use crate::error::{Error, Kind, Result};
 
+use super::folder::Folder;
 use super::place;
 
 /// How long a server may take to listen.
@@ -129,7 +130,7 @@ pub struct Running {
     child: Child,
     pub address: SocketAddr,
     // Removed after the process has ended.
-    _folder: Option<tempfile::TempDir>,
+    _folder: Option<Folder>,
 }
 
 impl Running {
@@ -194,11 +195,11 @@ impl Running {
 }
 
 /// A folder of its own inside `dir`, removed with the value.
-fn folder_in(dir: &Path) -> Result<tempfile::TempDir> {
+fn folder_in(dir: &Path) -> Result<Folder> {
     let failed = no_folder(dir);
     // It is another process's to work in: as it would be said there.
     let dir = std::path::absolute(dir).map_err(&failed)?;
-    tempfile::Builder::new().prefix("rowcast-bench-").tempdir_in(dir).map_err(failed)
+    Folder::make(&dir).map_err(failed)
 }
 
 fn no_folder(dir: &Path) -> impl Fn(std::io::Error) -> Error {
@@ -209,7 +210,7 @@ fn no_folder(dir: &Path) -> impl Fn(std::io::Error) -> Error {
 fn listening(
     program: &Path,
     mut command: Command,
-    folder: Option<tempfile::TempDir>,
+    folder: Option<Folder>,
     address: impl Fn(&str) -> Option<SocketAddr> + Send + 'static,
 ) -> Result<Running> {
     let program = program.display();
