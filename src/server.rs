@@ -74,6 +74,10 @@ impl CommitSink for Sink {
         }
         self.tail.committed(commits);
     }
+
+    fn answered(&mut self, idle: bool) {
+        self.tail.answered(idle);
+    }
 }
 
 impl App {

@@ -94,7 +94,8 @@ impl Layout {
         })
     }
 
-    fn concerns(&self, schema: SchemaId) -> bool {
+    /// Whether the schema is one of them.
+    pub fn concerns(&self, schema: SchemaId) -> bool {
         schema == self.user || schema == self.role || schema == self.junction
     }
 }

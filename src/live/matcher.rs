@@ -13,7 +13,7 @@ use crate::model::schema::SchemaId;
 use crate::query::Plans;
 use crate::store::Mark;
 
-use super::fanout::{Failure, Fanout};
+use super::fanout::{Failure, Fanout, Late};
 use super::gap::Gaps;
 use super::message::Encode;
 use super::outbox::{Close, Frame};
@@ -92,6 +92,7 @@ impl Matcher {
         match self.queue.pop() {
             Some(Item::Commit(commit)) => self.round(commit),
             Some(Item::Missed(missed)) => self.refill(missed),
+            Some(Item::Late(late)) => self.catch_up(late),
             Some(Item::Command(Command::Stop)) => return false,
             Some(Item::Command(command)) => self.command(command),
             None => {}
@@ -105,7 +106,13 @@ impl Matcher {
         let mut round = Round::new();
         round.takes(&first);
         // Whether another waits is looked at once: who keeps up is alone here, and written at once.
-        self.fanout.at_once(!self.queue.has_commit());
+        let alone = !self.queue.has_commit();
+        let light = if alone { self.lone(&first) } else { None };
+        self.queue.set_light(light.is_some());
+        if let Some(late) = light {
+            return self.catch_up(late);
+        }
+        self.fanout.at_once(alone);
         let mut next = Some(first);
         while let Some(commit) = next {
             self.commit(&commit);
@@ -113,6 +120,33 @@ impl Matcher {
             next = self.queue.pop_commit(|commit| round.takes(commit));
         }
         self.flush();
+    }
+
+    /// Tells and writes this commit, which no other waits behind, if it concerns few and does
+    /// nothing but tell: that takes some microseconds, waits for nobody, and leaves what would for
+    /// [`Matcher::catch_up`], which comes next then. `None`: nothing was done.
+    pub(super) fn lone(&mut self, commit: &Arc<Commit>) -> Option<Vec<Late>> {
+        if commit.position <= self.mark.position || regrant::concerned(self, commit) {
+            return None;
+        }
+        let mut late = Vec::new();
+        if !self.registry.is_empty() {
+            let failures;
+            (failures, late) = self.fanout.tell_light(&self.registry, commit)?;
+            for failure in failures {
+                self.fail(failure);
+            }
+        }
+        self.told(commit);
+        self.recent.push(commit);
+        Some(late)
+    }
+
+    /// Offers and writes what was left of a lone commit.
+    fn catch_up(&mut self, late: Vec<Late>) {
+        if !late.is_empty() {
+            self.fanout.catch_up(late);
+        }
     }
 
     /// Writes what was told; see [`Matcher::commit`].
@@ -255,14 +289,18 @@ impl Matcher {
                 self.fail(failure);
             }
         }
-        let Commit { position, stamp, time, .. } = **commit;
-        self.mark = Mark { position, stamp, time };
+        self.told(commit);
         if catalog {
             self.forget();
             self.unpark();
         } else {
             self.recent.push(commit);
         }
+    }
+
+    fn told(&mut self, commit: &Commit) {
+        let Commit { position, stamp, time, .. } = *commit;
+        self.mark = Mark { position, stamp, time };
     }
 
     /// What is kept of the commits up to here is of no use any more.

@@ -61,6 +61,13 @@ pub(super) fn everybody(matcher: &mut Matcher) {
     principals(matcher, |_| true);
 }
 
+/// Whether the commit may grant anything anew.
+pub(super) fn concerned(matcher: &Matcher, commit: &Commit) -> bool {
+    let layout = || Layout::of(&matcher.catalog);
+    let names = |layout: Layout| commit.changes.iter().any(|change| layout.concerns(change.schema));
+    !commit.notices.is_empty() || layout().is_some_and(names)
+}
+
 /// Looks for changes of users and roles.
 pub(super) fn changes(matcher: &mut Matcher, commit: &Commit) {
     if matcher.registry.is_empty() {

@@ -7,7 +7,7 @@
 //! nobody is sent a stream with a hole.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
@@ -15,6 +15,8 @@ use crate::model::change::{Commit, Notice};
 use crate::model::schema::SchemaId;
 use crate::store::{CommitSink, Mark};
 
+use super::fanout::Late;
+use super::helm::Helm;
 use super::subscription::Command;
 
 /// What the matcher takes next.
@@ -22,6 +24,8 @@ pub(super) enum Item {
     Commit(Arc<Commit>),
     /// Commits were dropped here.
     Missed(Missed),
+    /// What was left of the last commit that was told.
+    Late(Vec<Late>),
     Command(Command),
 }
 
@@ -42,7 +46,7 @@ pub(super) struct Missed {
 impl Missed {
     fn add(&mut self, item: &Item) {
         match item {
-            Item::Command(_) => {}
+            Item::Command(_) | Item::Late(_) => {}
             Item::Commit(commit) => {
                 let Commit { position, stamp, time, .. } = **commit;
                 self.last = Mark { position, stamp, time };
@@ -65,7 +69,11 @@ impl Missed {
 }
 
 /// The writer's end.
-pub struct TailSink(Arc<Queue>);
+pub struct TailSink {
+    queue: Arc<Queue>,
+    /// A commit was put in that nobody was woken for.
+    left: bool,
+}
 
 /// The matcher's end; see [`super::Live::start`].
 pub struct Tail(pub(super) Arc<Queue>);
@@ -73,14 +81,21 @@ pub struct Tail(pub(super) Arc<Queue>);
 /// Makes both ends; at most `max_bytes` of commits wait between them (but always one, beside the
 /// one at work).
 pub fn channel(max_bytes: usize) -> (TailSink, Tail) {
-    let queue = Arc::new(Queue { max_bytes, state: Mutex::default(), more: Condvar::new() });
-    (TailSink(queue.clone()), Tail(queue))
+    let queue = Arc::new(Queue {
+        max_bytes,
+        state: Mutex::default(),
+        more: Condvar::new(),
+        helm: OnceLock::new(),
+    });
+    (TailSink { queue: queue.clone(), left: false }, Tail(queue))
 }
 
 pub(super) struct Queue {
     max_bytes: usize,
     state: Mutex<State>,
     more: Condvar,
+    /// Who takes from here.
+    helm: OnceLock<Weak<Helm>>,
 }
 
 #[derive(Default)]
@@ -92,6 +107,11 @@ struct State {
     working: usize,
     /// Position of the last commit that came in.
     came: u64,
+    /// Those at the helm sleep until something comes. Telling the condition variable is a system
+    /// call whether or not somebody listens.
+    asleep: bool,
+    /// The last commit that was alone took long to tell.
+    heavy: bool,
     /// No more commands are taken.
     closed: bool,
 }
@@ -102,20 +122,34 @@ impl CommitSink for TailSink {
         for commit in commits {
             commit.bytes();
         }
-        let mut state = self.0.lock();
+        let queue = &self.queue;
+        let mut state = queue.lock();
+        self.left = commits.len() == 1 && state.items.is_empty() && !state.heavy;
         for commit in commits {
             let bytes = commit.bytes();
             // The one at work cannot be dropped.
             let waits = state.bytes > state.working;
-            if waits && state.bytes + bytes > self.0.max_bytes {
+            if waits && state.bytes + bytes > queue.max_bytes {
                 state.overrun();
             }
             state.bytes += bytes;
             state.came = commit.position;
             state.items.push_back(Item::Commit(commit.clone()));
         }
-        drop(state);
-        self.0.more.notify_one();
+        if !self.left {
+            queue.rouse(state);
+        }
+    }
+
+    fn answered(&mut self, idle: bool) {
+        if !std::mem::take(&mut self.left) {
+            return;
+        }
+        let helm = self.queue.helm.get().filter(|_| idle).and_then(Weak::upgrade);
+        if let Some(helm) = helm {
+            helm.lone();
+        }
+        self.queue.wake();
     }
 }
 
@@ -126,16 +160,42 @@ impl State {
         let mut missed = Missed::default();
         self.items.retain(|item| {
             missed.add(item);
-            matches!(item, Item::Command(_))
+            matches!(item, Item::Command(_) | Item::Late(_))
         });
         self.bytes = self.working;
-        self.items.push_front(Item::Missed(missed));
+        let late = matches!(self.items.front(), Some(Item::Late(_)));
+        self.items.insert(usize::from(late), Item::Missed(missed));
     }
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes who sleeps at the helm, if anybody does.
+    fn rouse(&self, state: MutexGuard<'_, State>) {
+        let asleep = state.asleep;
+        drop(state);
+        if asleep {
+            self.more.notify_one();
+        }
+    }
+
+    fn sleep<'q>(
+        &'q self,
+        mut state: MutexGuard<'q, State>,
+        left: Duration,
+    ) -> MutexGuard<'q, State> {
+        state.asleep = true;
+        state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        state.asleep = false;
+        state
+    }
+
+    /// Says who takes from here.
+    pub(super) fn manned_by(&self, helm: Weak<Helm>) {
+        let _ = self.helm.set(helm);
     }
 
     /// `false` once closed: the command is dropped.
@@ -145,8 +205,7 @@ impl Queue {
             return false;
         }
         state.items.push_back(Item::Command(command));
-        drop(state);
-        self.more.notify_one();
+        self.rouse(state);
         true
     }
 
@@ -163,8 +222,9 @@ impl Queue {
 
     /// Wakes the matcher's thread, if something waits.
     pub(super) fn wake(&self) {
-        if !self.lock().items.is_empty() {
-            self.more.notify_one();
+        let state = self.lock();
+        if !state.items.is_empty() {
+            self.rouse(state);
         }
     }
 
@@ -177,7 +237,7 @@ impl Queue {
             if left == Duration::ZERO {
                 return;
             }
-            state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.sleep(state, left);
         }
     }
 
@@ -203,6 +263,34 @@ impl Queue {
         state.items.pop_front();
         state.bytes -= std::mem::replace(&mut state.working, commit.bytes());
         Some(commit)
+    }
+
+    /// The one item that waits, if it is a commit. It stays here: see [`Queue::lone_done`].
+    pub(super) fn lone(&self) -> Option<Arc<Commit>> {
+        let state = self.lock();
+        match state.items.front()? {
+            Item::Commit(commit) if state.items.len() == 1 => Some(commit.clone()),
+            _ => None,
+        }
+    }
+
+    /// That commit was told, but for what is left; `None`: it was too much. For the writer's
+    /// thread, which alone adds commits, and under the matcher's lock: it is the first item still.
+    pub(super) fn lone_done(&self, told: Option<Vec<Late>>) {
+        let mut state = self.lock();
+        state.heavy = told.is_none();
+        let Some(late) = told else { return };
+        if let Some(Item::Commit(commit)) = state.items.pop_front() {
+            state.bytes -= commit.bytes();
+        }
+        if !late.is_empty() {
+            state.items.push_front(Item::Late(late));
+        }
+    }
+
+    /// Whether the commit now popped, which is alone, takes little to tell.
+    pub(super) fn set_light(&self, light: bool) {
+        self.lock().heavy = !light;
     }
 
     /// Whether the next item is a commit.
@@ -244,9 +332,14 @@ impl Queue {
             if left == Duration::ZERO {
                 break;
             }
-            state = self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.sleep(state, left);
         }
         None
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_late(&self) -> bool {
+        matches!(self.lock().items.front(), Some(Item::Late(_)))
     }
 
     /// Position of the last commit that came in; 0 while none did.
@@ -267,8 +360,7 @@ impl Queue {
         }
         state.closed = true;
         state.items.push_back(Item::Command(last));
-        drop(state);
-        self.more.notify_one();
+        self.rouse(state);
     }
 
     /// The matcher's last command, closed or not.
@@ -276,8 +368,7 @@ impl Queue {
         let mut state = self.lock();
         state.closed = true;
         state.items.push_back(Item::Command(Command::Stop));
-        drop(state);
-        self.more.notify_one();
+        self.rouse(state);
     }
 
     /// Commits that wait, those that were dropped included, and the bytes of those in memory, the
@@ -287,7 +378,7 @@ impl Queue {
         let commits = state.items.iter().map(|item| match item {
             Item::Commit(_) => 1,
             Item::Missed(missed) => missed.commits,
-            Item::Command(_) => 0,
+            Item::Command(_) | Item::Late(_) => 0,
         });
         (commits.sum(), state.bytes)
     }

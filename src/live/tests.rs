@@ -6,6 +6,7 @@ mod cursors;
 mod desk;
 mod fair;
 mod held;
+mod lone;
 mod oracle;
 mod refill;
 mod rounds;

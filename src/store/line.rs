@@ -156,6 +156,12 @@ impl<T> Line<T> {
         !(into.is_empty() && state.long.is_empty() && state.closed)
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.waiting.is_empty() && state.long.is_empty()
+    }
+
     /// Lets nobody in any more; what waits is still served.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

@@ -17,6 +17,7 @@ pub mod fair;
 mod fault;
 mod format;
 pub mod functions;
+mod job;
 mod line;
 mod lock;
 pub mod log;
@@ -67,9 +68,10 @@ pub use read::{Query, Reader, Rows};
 pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;
 
+use job::{Task, Work};
 use line::{Line, Refused};
 use pool::ReadTask;
-use writer::{Task, Work, Writer};
+use writer::Writer;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -105,6 +107,13 @@ impl Options {
 /// before its writers are answered. Must not block and must not fail.
 pub trait CommitSink: Send {
     fn committed(&mut self, commits: &[Arc<Commit>]);
+
+    /// Always follows `committed`: the writers were answered. `idle`: nothing waits for the writer's
+    /// thread just now, which may be used for some microseconds; whoever writes meanwhile waits for
+    /// that. What is done here must not wait for the writer.
+    fn answered(&mut self, idle: bool) {
+        let _ = idle;
+    }
 }
 
 /// A job's result and the position of its entry (`None` where it changed nothing).

@@ -20,13 +20,14 @@ use super::accounts::of_rights;
 use super::checkpoint::Checkpoints;
 use super::connection::{self, Use};
 use super::fault::{Trouble, fault};
+use super::job::{Job, Task};
 use super::line::Line;
 use super::log::{self, Tail};
 use super::lookup::Lines;
 use super::seal::{Stamps, seal};
 use super::trim::Trim;
 use super::tx::{Desk, Tx};
-use super::{CommitSink, Shared, Written};
+use super::{CommitSink, Shared};
 
 /// Jobs one transaction takes at most: who came first should not wait for ever.
 const GROUP_JOBS: usize = 256;
@@ -43,63 +44,6 @@ enum Kind {
     Short,
     /// They may touch many records: many make a group only where they turn out to be short.
     Long,
-}
-
-/// What stands in the writer's line.
-pub(crate) enum Task {
-    Write(Box<dyn Job>),
-    /// Answered with the newest position once everything before it is done.
-    Barrier(oneshot::Sender<Result<u64>>),
-}
-
-impl Task {
-    /// Nobody waits for it any more.
-    fn left(&self) -> bool {
-        matches!(self, Task::Write(job) if job.abandoned())
-    }
-}
-
-/// A write, its type forgotten.
-pub(crate) trait Job: Send {
-    /// Nobody waits for the answer any more.
-    fn abandoned(&self) -> bool;
-    /// Runs it and keeps its value. The error is a copy for the writer.
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
-    fn answer(self: Box<Self>, outcome: Result<Option<Arc<Commit>>>);
-}
-
-pub(crate) struct Work<T, F> {
-    pub(crate) job: Option<F>,
-    pub(crate) value: Option<T>,
-    pub(crate) reply: oneshot::Sender<Result<Written<T>>>,
-}
-
-impl<T, F> Job for Work<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
-{
-    fn abandoned(&self) -> bool {
-        self.reply.is_closed()
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let Some(job) = self.job.take() else {
-            return Err(Error::internal("a job was run twice"));
-        };
-        self.value = Some(job(tx)?);
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, outcome: Result<Option<Arc<Commit>>>) {
-        let answer = match (outcome, self.value) {
-            (Ok(commit), Some(value)) => Ok(Written { value, commit }),
-            (Ok(_), None) => Err(Error::internal("a job without a value")),
-            (Err(error), _) => Err(error),
-        };
-        // Who left meanwhile does not hear of it.
-        let _ = self.reply.send(answer);
-    }
 }
 
 type Done = (Box<dyn Job>, Result<Option<Arc<Commit>>>);
@@ -185,6 +129,7 @@ impl Writer {
             let mut worked = !waiting.is_empty();
             if worked {
                 owed = owed.saturating_sub(self.group(&mut waiting, Kind::Short));
+                self.answered(waiting.is_empty() && long.is_empty());
             }
             // What takes long comes in a transaction of its own, and after each everybody else that
             // waits: nobody waits for more than one, unless so many wait that their work would
@@ -196,6 +141,7 @@ impl Writer {
                 if !long.is_empty() {
                     worked = true;
                     owed = self.group(&mut long, Kind::Long);
+                    self.answered(waiting.is_empty() && long.is_empty());
                 }
             }
             patience = if worked { Duration::ZERO } else { self.idle() };
@@ -258,6 +204,11 @@ impl Writer {
             let _ = barrier.send(Ok(self.tail.newest.position));
         }
         begun.elapsed()
+    }
+
+    /// Lends the sink this thread for a moment, if nothing else needs it.
+    fn answered(&mut self, idle: bool) {
+        self.sink.answered(idle && self.line.is_empty());
     }
 
     /// Gives the catalog if a job replaced it.

@@ -7,6 +7,7 @@ mod bodies;
 mod failure;
 mod find;
 mod frames;
+mod light;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -25,6 +26,7 @@ use bodies::Bodies;
 pub use failure::{Failure, Fault};
 use find::Found;
 use frames::{Cursors, Form, Frames, KEPT, Most};
+pub use light::Late;
 
 /// Working memory, kept from commit to commit.
 pub struct Fanout {
@@ -55,6 +57,9 @@ pub struct Fanout {
     failed: BTreeSet<Failure>,
     /// Outboxes that have something to write, each once.
     due: Vec<Arc<Outbox>>,
+    /// See [`Fanout::tell_light`].
+    light: bool,
+    late: Vec<Late>,
 }
 
 const ALL: Range<PlanId> = 0..PlanId::MAX;
@@ -134,6 +139,8 @@ impl Fanout {
             lists: Default::default(),
             failed: BTreeSet::new(),
             due: Vec::new(),
+            light: false,
+            late: Vec::new(),
         }
     }
 
@@ -164,17 +171,26 @@ impl Fanout {
         self.turn = ALL;
         loop {
             self.find(registry, commit);
-            let found = std::mem::take(&mut self.found);
-            for run in found.chunk_by(|a, b| a.body == b.body) {
-                self.tell_body(registry, commit, run);
-            }
-            self.found = found;
-            self.found.clear();
+            self.tell_found(registry, commit);
             if self.turn.end == ALL.end {
                 break;
             }
             self.turn = self.turn.end..ALL.end;
         }
+        self.told()
+    }
+
+    fn tell_found(&mut self, registry: &Registry, commit: &Commit) {
+        let found = std::mem::take(&mut self.found);
+        for run in found.chunk_by(|a, b| a.body == b.body) {
+            self.tell_body(registry, commit, run);
+        }
+        self.found = found;
+        self.found.clear();
+    }
+
+    /// A commit's end.
+    fn told(&mut self) -> Vec<Failure> {
         self.found.shrink_to(KEPT);
         self.frames.end();
         self.cursors.start();
@@ -340,9 +356,14 @@ impl Fanout {
                 seat.told.set(position);
                 seat.owed.set(false);
             }
-            let offer = match self.at_once {
-                true => seat.outbox.send(position, frames, bytes),
-                false => seat.outbox.offer_sized(position, frames, bytes),
+            let offer = match (self.light, self.at_once) {
+                (true, _) => seat.outbox.send_now(position, frames, bytes),
+                (false, true) => Some(seat.outbox.send(position, frames, bytes)),
+                (false, false) => Some(seat.outbox.offer_sized(position, frames, bytes)),
+            };
+            let Some(offer) = offer else {
+                self.late.push(Late::new(&seat.outbox, position, frames));
+                continue;
             };
             match offer {
                 Offer::Due => self.due.push(seat.outbox.clone()),

@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
 use crate::limits::Limits;
@@ -143,6 +143,32 @@ impl Outbox {
         drop(state);
         woken.wake();
         Offer::Taken
+    }
+
+    /// As [`Outbox::send`], for who must not wait: `None`, and nothing is done, where somebody else
+    /// is at the outbox, or a reader too slow is to be seen to.
+    pub fn send_now(&self, position: u64, frames: &[Frame], bytes: usize) -> Option<Offer> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        if state.has_ended() {
+            return Some(Offer::Ended);
+        }
+        let mut woken = Woken::default();
+        if !state.write_new(position, frames, bytes, &mut woken) {
+            let tasks = state.blocked || state.sink.is_none();
+            if !tasks || !state.queue.put(position, frames, bytes, self.most) {
+                return None;
+            }
+            if state.sink.is_none() {
+                state.wake(&mut woken);
+            }
+        }
+        drop(state);
+        woken.wake();
+        Some(Offer::Taken)
     }
 
     /// Writes what waits, as far as the sink takes it at once; its task is woken for the rest.

@@ -301,6 +301,11 @@ impl Registry {
         }
     }
 
+    /// Plans of a schema that the index cannot file: candidates for each of its changes.
+    pub fn scanned(&self, schema: SchemaId) -> usize {
+        self.index.scanned(schema)
+    }
+
     /// The plans whose listeners want to hear of records that read what a commit changed.
     pub fn readings(&self) -> &Readings {
         &self.readings

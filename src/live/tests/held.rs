@@ -18,7 +18,6 @@ use crate::model::cursor::Cursor;
 use crate::model::related::{Key, RelatedRows};
 use crate::model::value::Value;
 use crate::query::Plan;
-use crate::store::CommitSink;
 
 #[tokio::test]
 async fn refusals() {
@@ -199,8 +198,9 @@ async fn relations_are_wanted_before_and_only_while_they_are_read() {
     assert_eq!(category.columns.len(), 2);
     let change = world.blog(Op::Create, 1, json!({"title": "a", "category_id": 3}));
     world.position += 1;
-    world.sink.committed(&[Arc::new(Commit {
-        position: world.position,
+    let position = world.position;
+    world.committed(&[Arc::new(Commit {
+        position,
         stamp: 0,
         time: 0,
         origin: None,

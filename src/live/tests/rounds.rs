@@ -13,7 +13,7 @@ use crate::store::CommitSink;
 
 /// Takes everything; keeps it write by write.
 #[derive(Default)]
-struct Writes(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Writes(Mutex<Vec<Vec<u8>>>);
 
 impl Sink for Writes {
     fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -26,7 +26,7 @@ impl Sink for Writes {
 
 impl Writes {
     /// How many bytes each write had since the last time, and all of them.
-    fn take(&self) -> (Vec<usize>, Vec<u8>) {
+    pub(super) fn take(&self) -> (Vec<usize>, Vec<u8>) {
         let writes = std::mem::take(&mut *self.0.lock().expect("no panic"));
         (writes.iter().map(Vec::len).collect(), writes.concat())
     }

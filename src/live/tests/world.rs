@@ -255,6 +255,18 @@ impl World {
     }
 
     pub(crate) fn commit(&mut self, changes: Vec<Change>, notices: Vec<Notice>) {
+        let commit = self.made(changes, notices);
+        self.committed(&[commit]);
+    }
+
+    /// As the writer does it; every other time it has something else to do afterwards.
+    pub(crate) fn committed(&mut self, commits: &[Arc<Commit>]) {
+        self.sink.committed(commits);
+        self.sink.answered(self.position.is_multiple_of(2));
+    }
+
+    /// A commit that is in the log, and has yet to reach the matcher.
+    pub(crate) fn made(&mut self, changes: Vec<Change>, notices: Vec<Notice>) -> Arc<Commit> {
         self.position += 1;
         let gathered = self.ground.wants.lock().unwrap().last().cloned().unwrap_or_default();
         let gathered = Arc::new(gathered);
@@ -272,7 +284,7 @@ impl World {
             })
         };
         self.ground.log.lock().unwrap().push(commit(vec![]));
-        self.sink.committed(&[commit(notices)]);
+        commit(notices)
     }
 
     pub(crate) fn migrate(&mut self, to: Arc<Catalog>, broken: Vec<SchemaId>) {

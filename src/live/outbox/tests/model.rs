@@ -122,8 +122,10 @@ impl World {
         match self.chance.next(20) {
             0..=6 => {
                 let frames = self.frames();
-                let offer = match self.chance.next(2) {
+                let now = || outbox.send_now(self.position, &frames, size(&frames));
+                let offer = match self.chance.next(3) {
                     0 => outbox.send(self.position, &frames, size(&frames)),
+                    1 => now().unwrap_or_else(|| outbox.offer(self.position, &frames)),
                     _ => outbox.offer(self.position, &frames),
                 };
                 match offer {
@@ -331,8 +333,10 @@ fn many_threads_lose_no_wake_up() {
         for number in 0..20_000 {
             let told = [frame(DATA, number, number as usize % 50, None)];
             let position = u64::from(number);
+            let now = || outbox.send_now(position, &told, size(&told));
             let offer = match number % 5 {
                 0 | 1 => outbox.send(position, &told, size(&told)),
+                2 => now().unwrap_or_else(|| outbox.offer(position, &told)),
                 _ => outbox.offer(position, &told),
             };
             assert_ne!(offer, Offer::Overflowed);

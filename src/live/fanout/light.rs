@@ -1,0 +1,122 @@
+//! What takes little to tell, so that whoever has other things to do may tell it.
+
+use std::sync::Arc;
+
+use crate::live::outbox::{Frame, Offer, Outbox};
+use crate::live::registry::{Group, Registry};
+use crate::model::change::Commit;
+use crate::model::related::Key;
+use crate::model::schema::SchemaId;
+
+use super::failure::Failure;
+use super::{ALL, Fanout, find};
+
+/// Changes of the commit. Those of most writes: the record, and what points at it.
+const CHANGES: usize = 4;
+/// Memory of the commit: each plan may read all of it, and each body show it.
+const BYTES: usize = 16 << 10;
+/// Plans that the index cannot file, of a changed schema.
+const SCANNED: usize = 64;
+/// Comparisons, all plans together: some 10 us.
+const COST: u32 = 1_024;
+/// Who hears of it. Each is a system call: some 40 us together.
+const SEATS: usize = 8;
+
+/// Frames of a commit for an outbox that somebody was at, or whose reader is too slow.
+pub struct Late {
+    outbox: Arc<Outbox>,
+    position: u64,
+    frames: Vec<Frame>,
+}
+
+impl Late {
+    pub(super) fn new(outbox: &Arc<Outbox>, position: u64, frames: &[Frame]) -> Late {
+        Late { outbox: outbox.clone(), position, frames: frames.to_vec() }
+    }
+}
+
+impl Fanout {
+    /// Offers and writes what was late.
+    pub fn catch_up(&mut self, late: Vec<Late>) {
+        for Late { outbox, position, frames } in late {
+            match outbox.offer(position, &frames) {
+                Offer::Due => self.due.push(outbox),
+                Offer::Overflowed => tracing::info!("a reader is too slow: closed"),
+                Offer::Taken | Offer::Ended => {}
+            }
+        }
+        self.flush();
+    }
+
+    /// As [`Fanout::tell`], and writes, where that takes some microseconds and waits for nobody;
+    /// also gives what is to be offered before anything else is told. `None`: nobody was told
+    /// anything.
+    pub fn tell_light(
+        &mut self,
+        registry: &Registry,
+        commit: &Commit,
+    ) -> Option<(Vec<Failure>, Vec<Late>)> {
+        if !self.is_found_soon(registry, commit) {
+            return None;
+        }
+        self.turn = ALL;
+        self.find(registry, commit);
+        let all = self.turn.end == ALL.end && self.failed.is_empty();
+        if !all || self.hear_of_it(registry, commit) > SEATS {
+            self.found.clear();
+            self.failed.clear();
+            return None;
+        }
+        self.light = true;
+        self.tell_found(registry, commit);
+        self.light = false;
+        Some((self.told(), std::mem::take(&mut self.late)))
+    }
+
+    /// Whether it takes little to find out whom it concerns. The only part that may take more is a
+    /// look-up that gives many plans.
+    fn is_found_soon(&mut self, registry: &Registry, commit: &Commit) -> bool {
+        let changes = &commit.changes[..];
+        if changes.len() > CHANGES || commit.bytes() > BYTES {
+            return false;
+        }
+        if !registry.readings().is_empty() {
+            let mut touched: Vec<SchemaId> = changes.iter().map(|change| change.schema).collect();
+            touched.sort_unstable();
+            if registry.readings().reaching(&touched).next().is_some() {
+                return false;
+            }
+        }
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let mut cost = 0_u32;
+        let soon = changes.iter().all(|change| {
+            if registry.scanned(change.schema) > SCANNED {
+                return false;
+            }
+            registry.candidates(change, &mut candidates);
+            candidates.iter().filter_map(|id| registry.plan(*id)).all(|entry| {
+                cost = cost.saturating_add(1).saturating_add(entry.plan.cost);
+                cost <= COST
+            })
+        });
+        self.candidates = candidates;
+        soon
+    }
+
+    /// How many listen to what was found, or a few more.
+    fn hear_of_it(&self, registry: &Registry, commit: &Commit) -> usize {
+        let count = |group: &Group| group.seats.len();
+        let mut seats = 0;
+        for hits in self.found.chunk_by(|a, b| a.plan == b.plan) {
+            let Some(entry) = registry.plan(hits[0].plan) else { continue };
+            seats += entry.open().map(count).sum::<usize>();
+            if entry.has_keyed() {
+                let changes = hits.iter().filter_map(|hit| find::change(commit, hit.change));
+                for key in changes.filter_map(|change| Key::of(&change.key)) {
+                    seats += entry.keyed(&key).map(count).sum::<usize>();
+                }
+            }
+        }
+        seats
+    }
+}
