@@ -215,7 +215,9 @@ fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
         bar.print(&machine.head());
     }
     let (mut all, mut failed) = (Vec::new(), None);
-    for part in parts {
+    let count = parts.len();
+    for (number, part) in (1..).zip(parts) {
+        bar.part(number, count);
         match part.run(options, &bar) {
             Ok(told) => {
                 if !options.json {

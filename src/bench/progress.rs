@@ -11,11 +11,20 @@ impl Bar {
     pub fn new() -> Bar {
         Bar(std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(1_000);
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:20} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:20} {prefix}{msg}") {
                 bar.set_style(style);
             }
             bar
         }))
+    }
+
+    /// Which of several measurements begins.
+    pub fn part(&self, number: usize, of: usize) {
+        if let Bar(Some(bar)) = self
+            && of > 1
+        {
+            bar.set_prefix(format!("({number} of {of}) "));
+        }
     }
 
     /// What is being done from now on.

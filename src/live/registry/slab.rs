@@ -1,7 +1,10 @@
 //! Things by a number that is used again when a thing has gone.
 
-/// Places made at a time. What has its place stays there: a vector that doubles copies all of a
-/// million plans while commits wait, 70 ms and more.
+/// Places made at a time. What has its place stays there, so that nothing is copied while commits
+/// wait, and free places are a list among themselves. With vectors of plans and of free numbers the
+/// longest addition among a million plans took 24 ms and the longest removal 142 (glibc copies
+/// nothing, but a large allocation has it put together all that was freed; other allocators copied
+/// for 70 to 130 ms); it is 5 and 2 now.
 const PART: usize = 256;
 
 /// A thing of each number.
