@@ -66,9 +66,11 @@ async fn the_writer_is_told_when_it_changes_and_only_then() {
         let now = naive(&open);
         changes += usize::from(now != last);
         assert_eq!(wanted.want(), now);
-        let told = ground.wants.lock().unwrap();
-        assert_eq!(told.len(), changes);
-        assert_eq!(told.last().cloned().unwrap_or_default(), now);
+        let told = {
+            let wants = ground.wants.lock().unwrap();
+            (wants.len(), wants.last().cloned().unwrap_or_default())
+        };
+        assert_eq!((told.0, &told.1), (changes, &now));
         last = now;
     }
     assert!(changes > 20, "{changes}");
