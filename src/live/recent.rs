@@ -105,8 +105,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::model::change::{Change, Op};
     use crate::model::related::RelatedRows;
+    use crate::model::schema::SchemaId;
+    use crate::model::value::Value;
 
     fn commit(position: u64) -> Arc<Commit> {
         Arc::new(Commit {
@@ -119,6 +124,35 @@ mod tests {
             related: RelatedRows::default(),
             weight: Default::default(),
         })
+    }
+
+    #[test]
+    fn what_is_large_is_freed_all_the_same() {
+        let large = |position| {
+            let change = Change {
+                schema: SchemaId(1),
+                schema_version: 1,
+                op: Op::Create,
+                key: Value::Int(1),
+                before: None,
+                after: None,
+            };
+            let mut commit = Arc::into_inner(commit(position)).expect("the only one");
+            commit.changes = vec![change; 10_000];
+            Arc::new(commit)
+        };
+        let recent = Recent::new(1 << 20, 0, 1);
+        let commits: Vec<_> = (1..=20).map(large).collect();
+        let mut kept: Vec<_> = commits.iter().map(Arc::downgrade).collect();
+        commits.iter().for_each(|commit| recent.push(commit));
+        drop(commits);
+        drop(recent);
+        let until = Instant::now() + Duration::from_secs(20);
+        while !kept.is_empty() {
+            assert!(Instant::now() < until, "{} are kept", kept.len());
+            std::thread::yield_now();
+            kept.retain(|commit| commit.strong_count() > 0);
+        }
     }
 
     fn since(recent: &Recent, after: u64, most: usize) -> Option<Vec<u64>> {
