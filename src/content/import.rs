@@ -142,7 +142,8 @@ impl Content {
             let mut job = Job::new(tx, &writing.principal, &writing.limits);
             for (index, record, prepared) in good {
                 let prepared = still.then_some(prepared);
-                let mark = (!ask.all_or_nothing).then(|| job.tx.mark()).transpose()?;
+                let late = prepared.as_ref().is_none_or(refused_late);
+                let mark = (late && !ask.all_or_nothing).then(|| job.tx.mark()).transpose()?;
                 match (job.import(&writing, record, prepared, ask.on_conflict), mark) {
                     (Ok(outcome), mark) => {
                         imported.count(outcome);
@@ -150,8 +151,10 @@ impl Content {
                             job.tx.keep(mark)?;
                         }
                     }
-                    (Err(error), Some(mark)) if of_one_record(&error) => {
-                        job.tx.undo(mark)?;
+                    (Err(error), mark) if !ask.all_or_nothing && of_one_record(&error) => {
+                        if let Some(mark) = mark {
+                            job.tx.undo(mark)?;
+                        }
                         imported.refused.push((index, error));
                     }
                     (Err(error), _) => {
@@ -203,6 +206,15 @@ fn of_one_record(error: &Error) -> bool {
         error.kind,
         Kind::Bad | Kind::Forbidden | Kind::NotFound | Kind::Conflict | Kind::Unprocessable
     )
+}
+
+/// Whether a record may be refused when some of it is written already, which must be taken back
+/// then. Where it is one row, SQLite takes it or does not; a place to go back to costs a copy of
+/// each page that is written after it.
+fn refused_late(create: &Prepared) -> bool {
+    let alternatives = &create.rules.grant.alternatives;
+    !create.schema.relations.is_empty()
+        || alternatives.iter().any(|held| held.filter != Predicate::ALL)
 }
 
 fn has_password(record: &Map<String, Json>) -> bool {
