@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use rowcast::dialects::fastschema::rest::{self, Call};
 use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
+use rowcast::store::Lane;
 use serde_json::{Value as Json, json};
 
 use crate::world::World;
@@ -122,10 +124,26 @@ fn a_delete_that_changes_many_lets_others_pass() {
         let who = &who;
         async move { content.create(who, &schema, body).await }
     };
+    // While all of them are handed in the writer is held, by something that outlasts a group.
+    let (release, released) = std::sync::mpsc::channel();
+    let store = world.store.clone();
+    let mut held = Box::pin(store.write_long(Lane::Schemas, move |_| {
+        let _ = released.recv_timeout(Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(())
+    }));
+    assert!((&mut held).now_or_never().is_none());
+    let mut deletes = ["1", "2", "3", "4"].map(delete).map(Box::pin);
+    for delete in &mut deletes {
+        assert!(delete.now_or_never().is_none());
+    }
+    let mut made = Box::pin(made("x"));
+    assert!((&mut made).now_or_never().is_none());
+    release.send(()).unwrap();
     world.runtime.block_on(async {
-        let deletes = futures_util::future::join_all(["1", "2", "3", "4"].map(delete));
-        let (deleted, made) = futures_util::future::join(deletes, made("x")).await;
-        made.unwrap();
+        held.await.unwrap();
+        let deleted = futures_util::future::join_all(deletes).await;
+        made.await.unwrap();
         let keys = deleted.into_iter().map(|key| String::from_utf8(key.unwrap()).unwrap());
         assert_eq!(keys.collect::<Vec<_>>(), [1, 2, 3, 4].map(|id| format!("{{\"id\":{id}}}")));
     });
