@@ -36,6 +36,8 @@ pub struct Config {
     pub allowed_origins: Option<settings::Value>,
     /// Whether a login gives a refresh token, and its tokens are short-lived.
     pub refresh_tokens: bool,
+    /// Whether many sockets are written by one call of the kernel, where it has io_uring.
+    pub io_uring: bool,
     /// The first admin, made while there is none.
     pub admin: Admin,
     /// The one outside issuer whose tokens are accepted.
@@ -106,6 +108,7 @@ impl Config {
             port: given.read("port", port)?.unwrap_or(8000),
             allowed_origins: given.get("allowed_origins").cloned(),
             refresh_tokens: given.read("refresh_tokens", switch)?.unwrap_or(false),
+            io_uring: given.read("io_uring", switch)?.unwrap_or(true),
             admin: Admin {
                 username: given.read("admin_username", text)?.unwrap_or_else(|| "admin".into()),
                 email: given.read("admin_email", text)?,

@@ -31,6 +31,8 @@ use crate::model::change::Commit;
 use crate::net::client;
 use crate::net::clients::Clients;
 use crate::net::http::{self, Bodies, Door};
+#[cfg(target_os = "linux")]
+use crate::net::ring::Ring;
 use crate::schemas;
 use crate::store::{self, CommitSink, Store};
 
@@ -127,6 +129,9 @@ impl App {
         let auth = Arc::new(auth);
         auth.load().await?;
         let live = Live::start(tail, Arc::new(store.clone()), directory, limits.clone())?;
+        if config.io_uring {
+            write_together(&live);
+        }
         Ok(Arc::new(App {
             content: Content::new(store.clone(), limits.clone()).with_auth(auth.clone()),
             clients: Clients::new(&limits),
@@ -152,6 +157,18 @@ impl App {
         }
     }
 }
+
+/// Has the live stream written by a ring, where the kernel gives one.
+#[cfg(target_os = "linux")]
+fn write_together(live: &Live) {
+    match Ring::open() {
+        Ok(ring) => live.carry_with(Box::new(ring)),
+        Err(error) => tracing::info!("no io_uring ({error}): sockets are written one by one"),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_together(_: &Live) {}
 
 /// Gets the outside issuer's keys.
 struct Net;

@@ -74,6 +74,30 @@ fn browsers_and_programs_hear_the_same() {
 }
 
 #[test]
+fn many_hear_the_same_whether_they_are_written_together_or_one_by_one() {
+    for together in ["true", "false"] {
+        let server = Server::start(options().env("ROWCAST_IO_URING", together));
+        let (_, token) = server.user("ann", &[]);
+        let mut all: Vec<Ws> =
+            (0..150).map(|_| server.subscribe("schema=note", Some(&token))).collect();
+        // Who goes meanwhile, and whose descriptors are taken by who comes.
+        all.drain(..40);
+        all.extend((0..30).map(|_| server.subscribe("schema=note", Some(&token))));
+        let id = create(&server, &token, json!({"text": "hello"}));
+        for n in 0..20 {
+            set_all(&server, &token, n);
+        }
+        for ws in &mut all {
+            let heard = ws.next();
+            assert_eq!((&heard["event"], &heard["data"]["id"]), (&json!("create"), &json!(id)));
+            for n in 0..20 {
+                assert_eq!(ws.next()["data"][0]["n"], n);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_plain_request_is_told_to_upgrade() {
     let server = Server::start(options());
     let token = format!("Bearer {}", server.admin_token());

@@ -70,6 +70,13 @@ const NAMED: &[Row] = &[
         "What is logged to stderr: error, warn, info, debug [default: info]",
     ),
     (
+        "io_uring",
+        "ROWCAST_IO_URING",
+        "BOOL",
+        SERVER,
+        "Many sockets are written by one call, where the kernel has io_uring [default: true]",
+    ),
+    (
         "allowed_origins",
         "ALLOWED_ORIGINS",
         "ORIGINS",

@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::matcher::Matcher;
+use super::outbox::Carrier;
 use super::subscription::Command;
 use super::tail::Queue;
 
@@ -55,6 +56,14 @@ impl Helm {
             return None;
         }
         Some(matcher.due())
+    }
+
+    /// See [`super::Live::carry_with`].
+    pub(super) fn carry_with(&self, carrier: Box<dyn Carrier>) {
+        let mut place = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(matcher) = place.as_mut() {
+            matcher.fanout.carry_with(carrier);
+        }
     }
 
     #[cfg(test)]

@@ -48,7 +48,7 @@ pub(super) struct Matcher {
     pub(super) gaps: Gaps,
     /// Compiled under a catalog that the matcher has yet to reach.
     parked: Vec<Attach>,
-    fanout: Fanout,
+    pub(super) fanout: Fanout,
     /// When tokens are looked at next, and when positions are told.
     tick: Instant,
     positions: Instant,

@@ -22,7 +22,7 @@ use super::helm::Helm;
 use super::ledger::{Ledger, Payer, Share};
 use super::matcher::Matcher;
 use super::message::{Encode, Events};
-use super::outbox::{Close, Outbox};
+use super::outbox::{Carrier, Close, Outbox};
 use super::recent::Recent;
 use super::registry::payers::Spender;
 use super::source::Source;
@@ -226,6 +226,11 @@ impl Live {
             next: AtomicU64::new(1),
             matcher: Mutex::new(Some(thread)),
         }))
+    }
+
+    /// From now on the live stream's writes to many sockets are made by this one, together.
+    pub fn carry_with(&self, carrier: Box<dyn Carrier>) {
+        self.helm.carry_with(carrier);
     }
 
     /// Subscribes: checks the request against the schema and what the principal may read, and

@@ -1,7 +1,7 @@
 //! The transport under a connection.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{SendFlags, Shutdown};
@@ -89,6 +89,10 @@ impl Sink for Io {
             many => rustix::io::writev(self, many),
         };
         Ok(written?)
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.as_fd().as_raw_fd())
     }
 }
 

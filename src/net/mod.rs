@@ -6,6 +6,8 @@ pub mod clients;
 pub mod http;
 mod io;
 pub mod poll;
+#[cfg(target_os = "linux")]
+pub mod ring;
 pub mod socket;
 pub mod sse;
 pub mod stream;

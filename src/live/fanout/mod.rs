@@ -19,7 +19,7 @@ use crate::model::related::Key;
 use crate::query::Body;
 
 use super::message::Event;
-use super::outbox::{self, Frame, Offer, Outbox};
+use super::outbox::{self, Batch, Carrier, Frame, Offer, Outbox};
 use super::registry::{Entry, Group, PlanId, Registry};
 
 use bodies::Bodies;
@@ -60,6 +60,8 @@ pub struct Fanout {
     /// See [`Fanout::tell_light`].
     light: bool,
     late: Vec<Late>,
+    /// Makes the writes to many sockets at once.
+    carrier: Option<Box<dyn Carrier>>,
 }
 
 const ALL: Range<PlanId> = 0..PlanId::MAX;
@@ -141,12 +143,18 @@ impl Fanout {
             due: Vec::new(),
             light: false,
             late: Vec::new(),
+            carrier: None,
         }
     }
 
     /// The same, which counts what it does for whom (see [`Registry::payers`]).
     pub fn metered(self) -> Self {
         Fanout { metered: true, ..self }
+    }
+
+    /// From now on the writes to many sockets are made by this one, together.
+    pub fn carry_with(&mut self, carrier: Box<dyn Carrier>) {
+        self.carrier = Some(carrier);
     }
 
     /// From now on only records are told whose primary key is at most this one.
@@ -161,7 +169,7 @@ impl Fanout {
 
     /// Writes what was told, each socket's frames together.
     pub fn flush(&mut self) {
-        outbox::flush(&mut self.due);
+        outbox::flush(&mut self.due, self.carrier.as_deref_mut());
     }
 
     /// Tells every subscriber its messages of this commit: they are in its outbox then, and are
@@ -348,6 +356,12 @@ impl Fanout {
     fn offer(&mut self, group: &Group, position: u64) {
         let frames = &self.offered[..];
         let bytes = outbox::size(frames);
+        // No longer than for one group: what is staged is locked, and the next may have to flush.
+        let together = self.at_once && !self.light && group.seats.len() > outbox::FEW;
+        let mut batch = Batch::new(self.carrier.as_deref_mut());
+        if together {
+            batch.tell(position, frames);
+        }
         for seat in &group.seats {
             if position <= seat.told.get() {
                 continue;
@@ -358,6 +372,7 @@ impl Fanout {
             }
             let offer = match (self.light, self.at_once) {
                 (true, _) => seat.outbox.send_now(position, frames, bytes),
+                (false, true) if together => Some(batch.send(&seat.outbox)),
                 (false, true) => Some(seat.outbox.send(position, frames, bytes)),
                 (false, false) => Some(seat.outbox.offer_sized(position, frames, bytes)),
             };
@@ -373,5 +388,6 @@ impl Fanout {
                 Offer::Taken | Offer::Ended => {}
             }
         }
+        batch.end();
     }
 }

@@ -5,6 +5,7 @@
 //! connection's own task is woken, which waits for the socket and goes on with the same function.
 //! Frames leave in one order whoever writes, as both hold the same lock meanwhile.
 
+mod batch;
 mod frame;
 mod queue;
 mod sink;
@@ -20,9 +21,10 @@ use std::task::{Context, Poll};
 use crate::limits::Limits;
 use crate::model::cursor::Cursor;
 
+pub use batch::{Batch, FEW, flush};
 pub use frame::{Close, Frame, Framed, TOO_SLOW, size};
-pub use sink::{Sink, flush};
-use state::{State, Woken, remember};
+pub use sink::{Carrier, Sink, Write};
+use state::{Socket, State, Told, Woken, remember};
 
 /// What became of offered frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,15 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `None` while somebody else has it.
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Takes the frames of the commit at `position`; all, or none. Where there is a sink they wait
     /// for [`Outbox::flush`], else the connection's task is woken; never waits for it.
     pub fn offer(&self, position: u64, frames: &[Frame]) -> Offer {
@@ -98,15 +109,19 @@ impl Outbox {
 
     /// As [`Outbox::offer`], for who offers the same frames to many: they have `bytes` bytes.
     pub fn offer_sized(&self, position: u64, frames: &[Frame], bytes: usize) -> Offer {
-        let mut state = self.lock();
+        self.offer_told(self.lock(), &Told { position, frames, bytes })
+    }
+
+    fn offer_told(&self, mut state: MutexGuard<'_, State>, told: &Told<'_>) -> Offer {
         if state.has_ended() {
             return Offer::Ended;
         }
+        let &Told { position, frames, bytes } = told;
         let mut woken = Woken::default();
         let mut fits = state.queue.put(position, frames, bytes, self.most);
-        if !fits && state.sink.is_some() {
+        if !fits && state.socket.is_some() {
             // The frames of a whole round may wait here while the socket would take them.
-            state.write_through(self.most, &mut woken);
+            state.write_through(self.most, None, &mut woken);
             fits = state.queue.put(position, frames, bytes, self.most);
         }
         let offer = if !fits {
@@ -115,7 +130,7 @@ impl Outbox {
             state.end = Some(self.overflow.clone());
             state.wake(&mut woken);
             Offer::Overflowed
-        } else if state.sink.is_none() {
+        } else if state.socket.is_none() {
             state.wake(&mut woken);
             Offer::Taken
         } else if state.blocked || std::mem::replace(&mut state.due, true) {
@@ -131,15 +146,18 @@ impl Outbox {
     /// As [`Outbox::offer_sized`], but where nothing waits they are written at once: one pass over
     /// the outboxes instead of two for a commit that no other follows.
     pub fn send(&self, position: u64, frames: &[Frame], bytes: usize) -> Offer {
-        let mut state = self.lock();
+        self.send_told(self.lock(), &Told { position, frames, bytes })
+    }
+
+    fn send_told(&self, mut state: MutexGuard<'_, State>, told: &Told<'_>) -> Offer {
         if state.has_ended() {
             return Offer::Ended;
         }
-        let mut woken = Woken::default();
-        if !state.write_new(position, frames, bytes, &mut woken) {
-            drop(state);
-            return self.offer_sized(position, frames, bytes);
+        if !state.takes_new(told) {
+            return self.offer_told(state, told);
         }
+        let mut woken = Woken::default();
+        state.write_new(told, None, &mut woken);
         drop(state);
         woken.wake();
         Offer::Taken
@@ -148,21 +166,20 @@ impl Outbox {
     /// As [`Outbox::send`], for who must not wait: `None`, and nothing is done, where somebody else
     /// is at the outbox, or a reader too slow is to be seen to.
     pub fn send_now(&self, position: u64, frames: &[Frame], bytes: usize) -> Option<Offer> {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::WouldBlock) => return None,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        };
+        let mut state = self.try_lock()?;
         if state.has_ended() {
             return Some(Offer::Ended);
         }
+        let told = Told { position, frames, bytes };
         let mut woken = Woken::default();
-        if !state.write_new(position, frames, bytes, &mut woken) {
-            let tasks = state.blocked || state.sink.is_none();
+        if state.takes_new(&told) {
+            state.write_new(&told, None, &mut woken);
+        } else {
+            let tasks = state.blocked || state.socket.is_none();
             if !tasks || !state.queue.put(position, frames, bytes, self.most) {
                 return None;
             }
-            if state.sink.is_none() {
+            if state.socket.is_none() {
                 state.wake(&mut woken);
             }
         }
@@ -180,10 +197,10 @@ impl Outbox {
 
     fn flush_state(&self, mut state: MutexGuard<'_, State>, woken: &mut Woken) {
         state.due = false;
-        if state.sink.is_none() {
+        if state.socket.is_none() {
             state.wake(woken);
         } else if !state.blocked {
-            state.write_through(self.most, woken);
+            state.write_through(self.most, None, woken);
         }
     }
 
@@ -284,18 +301,19 @@ impl Outbox {
     /// From now on what is offered is written to `sink` at once, where that takes it. For the
     /// connection's task, once the socket is the outbox's alone.
     pub fn attach(&self, sink: Arc<dyn Sink>) {
-        self.lock().sink = Some(sink);
+        let fd = sink.fd();
+        self.lock().socket = Some(Socket { sink, fd });
     }
 
     /// Lets go of the sink, and of everything: nothing is sent any more.
     pub fn detach(&self) {
         let mut state = self.lock();
-        let sink = state.sink.take();
+        let socket = state.socket.take();
         let mut woken = Woken::default();
         state.shut(&mut woken);
         drop(state);
         woken.wake();
-        drop(sink);
+        drop(socket);
     }
 
     /// Sends a frame before all that waits, but for one that has begun. Drops it where nothing

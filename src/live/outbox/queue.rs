@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use super::Frame;
+use super::state::Told;
 use crate::model::cursor::Cursor;
 
 /// In the place of the commit that found the queue empty, while only a frame of none waits.
@@ -143,6 +144,14 @@ impl Queue {
         Some(frame)
     }
 
+    /// What goes out next, at most [`SLICES`] pieces.
+    pub(super) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let begun = self.begun.iter().map(|frame| &frame.bytes[self.gone..]);
+        let control = self.control.iter().map(|frame| &frame.bytes[..]);
+        let frames = self.frames.iter().map(|frame| &frame.bytes[..]);
+        begun.chain(control).chain(frames).take(SLICES)
+    }
+
     /// Writes until all has gone out, or `write` takes no more; whether any byte went. An error is
     /// the socket's end.
     pub(super) fn write(
@@ -160,12 +169,8 @@ impl Queue {
                 }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); SLICES];
-                    let begun = self.begun.iter().map(|frame| &frame.bytes[self.gone..]);
-                    let control = self.control.iter().map(|frame| &frame.bytes[..]);
-                    let frames = self.frames.iter().map(|frame| &frame.bytes[..]);
-                    let all = begun.chain(control).chain(frames).take(SLICES);
                     let (mut count, mut asked) = (0, 0);
-                    for bytes in all {
+                    for bytes in self.slices() {
                         slices[count] = IoSlice::new(bytes);
                         (count, asked) = (count + 1, asked + bytes.len());
                     }
@@ -188,13 +193,11 @@ impl Queue {
         }
     }
 
-    /// Writes the frames of the commit at `position`, no more than [`SLICES`] and `bytes` long
-    /// together, where nothing waits; what does not go out at once waits then. Whether any byte went. An error is the socket's end.
+    /// Writes frames, no more than [`SLICES`], where nothing waits; what does not go out at once
+    /// waits then. Whether any byte went. An error is the socket's end.
     pub(super) fn write_new(
         &mut self,
-        position: u64,
-        frames: &[Frame],
-        bytes: usize,
+        &Told { position, frames, bytes }: &Told<'_>,
         write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<bool> {
         let written = match frames {

@@ -1,6 +1,7 @@
 //! What an outbox knows, under its lock.
 
 use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -8,12 +9,26 @@ use super::queue::{Queue, SLICES};
 use super::{Close, Frame, Sink};
 use crate::model::cursor::Cursor;
 
+/// Where what was put in may be written at once.
+pub(super) struct Socket {
+    pub(super) sink: Arc<dyn Sink>,
+    /// Kept here, as the sink is a cache line more for each delivery.
+    pub(super) fd: Option<RawFd>,
+}
+
+/// Frames of the commit at `position`, `bytes` long together.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) position: u64,
+    pub(super) frames: &'a [Frame],
+    pub(super) bytes: usize,
+}
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) end: Option<Close>,
-    /// Where what was put in may be written at once.
-    pub(super) sink: Option<Arc<dyn Sink>>,
+    pub(super) socket: Option<Socket>,
     /// Somebody is to flush.
     pub(super) due: bool,
     /// The socket took no more; only its task writes until it has.
@@ -59,32 +74,51 @@ impl State {
         self.queue.len() <= frames / 2 && self.queue.bytes() <= bytes / 2
     }
 
-    /// Writes to the sink; what it does not take, and how the outbox ends, is the task's.
-    pub(super) fn write_through(&mut self, most: (usize, usize), woken: &mut Woken) {
-        let Some(sink) = self.sink.take() else { return };
+    /// Writes to the sink; what it does not take, and how the outbox ends, is the task's. `first`
+    /// is what became of the first write, where a carrier has made it.
+    pub(super) fn write_through(
+        &mut self,
+        most: (usize, usize),
+        mut first: Option<io::Result<usize>>,
+        woken: &mut Woken,
+    ) {
+        let Some(socket) = self.socket.take() else { return };
         // A broken socket is found out by the task, which has to end.
-        let _ = self.write(most, woken, |bytes| sink.try_write_vectored(bytes));
-        self.sink = Some(sink);
+        let _ = self.write(most, woken, |bytes| match first.take() {
+            Some(made) => made,
+            None => socket.sink.try_write_vectored(bytes),
+        });
+        self.socket = Some(socket);
         if self.blocked || self.has_ended() {
             self.wake(woken);
         }
     }
 
-    /// Writes frames to the sink that nothing waits before; `false` where they have to wait in turn.
+    /// Whether something waits that can be written to the sink now.
+    pub(super) fn can_write(&self) -> bool {
+        self.socket.is_some() && !self.blocked && !self.broken && !self.queue.is_drained()
+    }
+
+    /// Whether frames can be written to the sink that nothing waits before.
+    pub(super) fn takes_new(&self, told: &Told<'_>) -> bool {
+        let many = told.frames.len() > SLICES;
+        !many && !self.blocked && !self.broken && self.queue.is_drained() && self.socket.is_some()
+    }
+
+    /// Writes frames to the sink that nothing waits before (see [`State::takes_new`]). `made` is
+    /// what became of that, where a carrier has done it.
     pub(super) fn write_new(
         &mut self,
-        position: u64,
-        frames: &[Frame],
-        bytes: usize,
+        told: &Told<'_>,
+        made: Option<io::Result<usize>>,
         woken: &mut Woken,
-    ) -> bool {
-        let many = frames.len() > SLICES;
-        if many || self.blocked || self.broken || !self.queue.is_drained() {
-            return false;
-        }
-        let Some(sink) = &self.sink else { return false };
-        let write = |bytes: &[IoSlice<'_>]| sink.try_write_vectored(bytes);
-        match self.queue.write_new(position, frames, bytes, write) {
+    ) {
+        let Some(socket) = &self.socket else { return };
+        let write = |bytes: &[IoSlice<'_>]| match made {
+            Some(made) => made,
+            None => socket.sink.try_write_vectored(bytes),
+        };
+        match self.queue.write_new(told, write) {
             Ok(moved) => {
                 self.moved |= moved;
                 self.blocked = !self.queue.is_drained();
@@ -98,7 +132,6 @@ impl State {
                 self.shut(woken);
             }
         }
-        true
     }
 
     pub(super) fn write(

@@ -1,3 +1,4 @@
+mod batch;
 mod model;
 mod sinks;
 

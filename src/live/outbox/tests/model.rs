@@ -1,16 +1,18 @@
 //! Anything in any order: what comes out is what was taken, whole, in order, once.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::task::Waker;
 
 use super::super::*;
 use super::sinks::{Ends, ends};
 
 /// A small generator of chance (xorshift): the same numbers for the same seed.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn next(&mut self, below: usize) -> usize {
+    pub(super) fn next(&mut self, below: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -18,12 +20,12 @@ impl Chance {
     }
 }
 
-const DATA: u8 = 1;
+pub(super) const DATA: u8 = 1;
 const CONTROL: u8 = 2;
-const LAST: u8 = 3;
+pub(super) const LAST: u8 = 3;
 
 /// `kind`, the number in four bytes, the length of what follows in two, and that.
-fn frame(kind: u8, number: u32, length: usize, cursor: Option<Cursor>) -> Frame {
+pub(super) fn frame(kind: u8, number: u32, length: usize, cursor: Option<Cursor>) -> Frame {
     let mut bytes = vec![kind];
     bytes.extend_from_slice(&number.to_be_bytes());
     bytes.extend_from_slice(&(length as u16).to_be_bytes());
@@ -32,7 +34,7 @@ fn frame(kind: u8, number: u32, length: usize, cursor: Option<Cursor>) -> Frame 
 }
 
 /// Whole frames, and whether one is cut at the end.
-fn parse(mut bytes: &[u8]) -> (Vec<(u8, u32)>, bool) {
+pub(super) fn parse(mut bytes: &[u8]) -> (Vec<(u8, u32)>, bool) {
     let mut found = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<7>() {
         let number = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
@@ -51,19 +53,19 @@ fn parse(mut bytes: &[u8]) -> (Vec<(u8, u32)>, bool) {
 }
 
 /// One outbox, what it was given, and a connection's task as it should be.
-struct World {
-    ends: Ends,
-    chance: Chance,
+pub(super) struct World {
+    pub(super) ends: Ends,
+    pub(super) chance: Chance,
     /// Numbers of the frames that it took, and the cursors they carry.
     taken: Vec<(u32, Option<Cursor>)>,
     control: Vec<u32>,
     number: u32,
-    position: u64,
+    pub(super) position: u64,
     /// In a list of who is to be flushed.
-    due: bool,
-    overflowed: bool,
+    pub(super) due: bool,
+    pub(super) overflowed: bool,
     /// How it was ended, by whom first.
-    closed: Option<Close>,
+    pub(super) closed: Option<Close>,
     /// What the task made of it.
     last: Option<Close>,
     /// The task runs again by itself: the socket takes more.
@@ -71,7 +73,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    pub(super) fn new(seed: u64) -> World {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let bounds = (1 + chance.next(200), 64 + chance.next(20_000));
         let room = chance.next(200);
@@ -95,7 +97,7 @@ impl World {
         self.number
     }
 
-    fn frames(&mut self) -> Vec<Frame> {
+    pub(super) fn frames(&mut self) -> Vec<Frame> {
         self.position += 1;
         let count = 1 + self.chance.next(4) * self.chance.next(4);
         let cursor = Cursor { position: self.position, stamp: 7, grant: 7 };
@@ -106,18 +108,34 @@ impl World {
         made.collect()
     }
 
-    fn took(&mut self, frames: &[Frame]) {
+    pub(super) fn took(&mut self, frames: &[Frame]) {
         for frame in frames {
             let number = frame.bytes[1..5].try_into().expect("four bytes");
             self.taken.push((u32::from_be_bytes(number), frame.cursor()));
         }
     }
 
-    fn ended(&self) -> bool {
+    /// What became of frames that it was offered.
+    pub(super) fn offered(&mut self, offer: Offer, frames: &[Frame]) {
+        match offer {
+            Offer::Ended => assert!(self.ended()),
+            Offer::Overflowed => {
+                assert!(!self.ended());
+                self.overflowed = true;
+            }
+            offer => {
+                assert!(!self.ended());
+                self.due |= offer == Offer::Due;
+                self.took(frames);
+            }
+        }
+    }
+
+    pub(super) fn ended(&self) -> bool {
         self.overflowed || self.closed.is_some()
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let outbox = self.ends.outbox.clone();
         match self.chance.next(20) {
             0..=6 => {
@@ -128,18 +146,7 @@ impl World {
                     1 => now().unwrap_or_else(|| outbox.offer(self.position, &frames)),
                     _ => outbox.offer(self.position, &frames),
                 };
-                match offer {
-                    Offer::Ended => assert!(self.ended()),
-                    Offer::Overflowed => {
-                        assert!(!self.ended());
-                        self.overflowed = true;
-                    }
-                    offer => {
-                        assert!(!self.ended());
-                        self.due |= offer == Offer::Due;
-                        self.took(&frames);
-                    }
-                }
+                self.offered(offer, &frames);
             }
             7 => {
                 let frames = self.frames();
@@ -182,14 +189,14 @@ impl World {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         if std::mem::take(&mut self.due) {
             self.ends.outbox.flush();
         }
     }
 
     /// The task runs, but only if it was woken.
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         if self.ends.task.take() | std::mem::take(&mut self.ready) {
             self.task();
         }
@@ -216,8 +223,17 @@ impl World {
         }
     }
 
+    /// From here on the socket takes everything; only who was woken goes on.
+    pub(super) fn finish(&mut self) {
+        self.ready |= self.ends.pipe.make_room(usize::MAX);
+        self.flush();
+        self.wake();
+        self.wake();
+        self.check(true);
+    }
+
     /// Holds what came out against what went in.
-    fn check(&self, done: bool) {
+    pub(super) fn check(&self, done: bool) {
         let (out, cut) = parse(&self.ends.pipe.took());
         let data: Vec<u32> =
             out.iter().filter(|(kind, _)| *kind == DATA).map(|(_, number)| *number).collect();
@@ -262,12 +278,7 @@ fn whatever_happens_the_bytes_are_the_frames_in_order() {
             world.step();
         }
         world.check(false);
-        // From here on the socket takes everything; only who was woken goes on.
-        world.ready |= world.ends.pipe.make_room(usize::MAX);
-        world.flush();
-        world.wake();
-        world.wake();
-        world.check(true);
+        world.finish();
         overflowed += usize::from(world.overflowed);
         closed += usize::from(world.closed.is_some());
         whole += usize::from(!world.ended());
@@ -275,40 +286,37 @@ fn whatever_happens_the_bytes_are_the_frames_in_order() {
     assert!(overflowed > 100 && closed > 100 && whole > 100, "{overflowed} {closed} {whole}");
 }
 
+/// Wakes a thread that waits on a channel.
+pub(super) struct Bell(pub(super) Mutex<mpsc::Sender<()>>);
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.lock().expect("no panic").send(());
+    }
+}
+
+/// A socket that takes a few bytes and then none until somebody has waited for it.
+#[derive(Default)]
+pub(super) struct Slow {
+    pub(super) took: Mutex<Vec<u8>>,
+    pub(super) full: AtomicBool,
+}
+impl Sink for Slow {
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut took = self.took.lock().expect("no panic");
+        let all: VecDeque<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let most = 1 + took.len() % 97;
+        let before = took.len();
+        took.extend(all.into_iter().take(most));
+        self.full.store(took.len().is_multiple_of(3), Ordering::SeqCst);
+        Ok(took.len() - before)
+    }
+}
+
 #[test]
 fn many_threads_lose_no_wake_up() {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::mpsc;
-
-    /// Wakes a thread that waits on a channel.
-    struct Bell(Mutex<mpsc::Sender<()>>);
-    impl std::task::Wake for Bell {
-        fn wake(self: Arc<Self>) {
-            let _ = self.0.lock().expect("no panic").send(());
-        }
-    }
-
-    /// A socket that takes a few bytes and then none until somebody has waited for it.
-    #[derive(Default)]
-    struct Slow {
-        took: Mutex<Vec<u8>>,
-        full: AtomicBool,
-    }
-    impl Sink for Slow {
-        fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-            if self.full.load(Ordering::SeqCst) {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let mut took = self.took.lock().expect("no panic");
-            let all: VecDeque<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
-            let most = 1 + took.len() % 97;
-            let before = took.len();
-            took.extend(all.into_iter().take(most));
-            self.full.store(took.len().is_multiple_of(3), Ordering::SeqCst);
-            Ok(took.len() - before)
-        }
-    }
-
     let limits = Limits { outbox_frames: 1 << 20, outbox_bytes: 1 << 30, ..Limits::default() };
     let outbox = Outbox::new(&limits, Close::new(TOO_SLOW, "slow"));
     let slow = Arc::new(Slow::default());
