@@ -180,7 +180,7 @@ fn written(c: &mut Criterion) {
                             }
                         }
                     }
-                    flush(&mut due);
+                    flush(&mut due, None);
                 };
                 timed(rounds, Box::new(write))
             });

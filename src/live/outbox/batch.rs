@@ -13,8 +13,7 @@ use std::sync::{Arc, MutexGuard};
 use super::state::{State, Told, Woken};
 use super::{Carrier, Frame, Offer, Outbox, Write, size};
 
-/// Outboxes whose writes are made at once, and locked meanwhile. Sixteen already save all that
-/// more do.
+/// Outboxes whose writes are made at once, and locked meanwhile.
 const MOST: usize = 64;
 
 /// So few are written one by one: handing them over costs what it saves.

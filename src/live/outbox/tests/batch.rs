@@ -73,12 +73,13 @@ fn whatever_the_carrier_does_the_bytes_are_the_frames_in_order() {
 /// Some are told something at once, perhaps twice; then those are flushed that have to be.
 fn round(whim: &mut Whim, worlds: &mut [World], outboxes: &[Arc<Outbox>]) {
     let mut told = Vec::new();
+    // Or once again while it is locked.
     let twice = whim.chance.next(3 * worlds.len());
-    for at in 0..worlds.len() {
+    for (at, world) in worlds.iter_mut().enumerate() {
         let times = usize::from(whim.chance.next(6) > 0) + usize::from(at == twice);
         for _ in 0..times {
-            let frames = worlds[at].frames();
-            told.push((at, worlds[at].position, frames));
+            let frames = world.frames();
+            told.push((at, world.position, frames));
         }
     }
     let mut batch = Batch::new(Some(whim));
