@@ -159,24 +159,42 @@ impl Between<'_> {
         let untouched = |key: &&Key| !self.touched.contains(&(schema.id, (*key).clone()));
         self.after[&schema.id].keys().filter(untouched).filter(concerned).cloned().collect()
     }
+
+    /// How many they are, there or at any relation on the way.
+    fn widest(&self, schema: &Schema, relation: &Relation, deeper: &Paths) -> usize {
+        let target = self.catalog.get(relation.target).unwrap();
+        let between = deeper.0.iter().filter_map(|(name, deeper)| {
+            let index = target.relation(name)?;
+            Some(self.widest(target, &target.relations[index], deeper))
+        });
+        between.max().unwrap_or(0).max(self.dependants(schema, relation, deeper).len())
+    }
 }
 
-/// Holds a live commit against the tables before and after it. Gives how many dependants it had.
-pub fn check(commit: &Commit, between: &Between<'_>) -> usize {
+/// Holds a live commit against the tables before and after it; more than `most` dependants through
+/// one relation are too many. Gives how many it had, and of how many relations they were too many.
+pub fn check(commit: &Commit, between: &Between<'_>, most: usize) -> (usize, usize) {
     let related = &commit.related;
     let catalog = between.catalog;
     assert!(related.incomplete.is_empty());
     let position = commit.position;
-    let mut listed = BTreeSet::new();
+    let (mut listed, mut too_many) = (BTreeSet::new(), 0);
     for (schema, tree) in &related.gathered.dependants {
         let Some(schema) = catalog.get(*schema) else { continue };
         for (name, deeper) in &tree.0 {
             let Some(index) = schema.relation(name) else { continue };
-            let right = between.dependants(schema, &schema.relations[index], deeper);
-            let found: BTreeSet<Key> = match related.dependants.by.get(&(schema.id, name.clone())) {
+            let relation = &schema.relations[index];
+            let right = between.dependants(schema, relation, deeper);
+            let told = related.dependants.by.get(&(schema.id, name.clone()));
+            let few = between.widest(schema, relation, deeper) <= most;
+            assert_eq!(few, told != Some(&None), "{position}: {}.{name} {right:?}", schema.name);
+            let found: BTreeSet<Key> = match told {
                 None => BTreeSet::new(),
-                Some(indexes) => {
-                    let indexes = indexes.as_ref().expect("few");
+                Some(None) => {
+                    too_many += 1;
+                    continue;
+                }
+                Some(Some(indexes)) => {
                     let changes = indexes.iter().map(|index| &related.dependants.changes[*index]);
                     changes.map(|change| Key::of(&change.key).unwrap()).collect()
                 }
@@ -216,5 +234,5 @@ pub fn check(commit: &Commit, between: &Between<'_>) -> usize {
             );
         }
     }
-    listed.len()
+    (listed.len(), too_many)
 }

@@ -75,6 +75,12 @@ pub fn compare(group: &mut [Subscriber], counts: &mut Counts) {
         found.filter(|one| one.whole && one.faults.is_empty()).map(|one| one.client.heard.clone())
     };
     let (control, moving) = (heard(group, " control"), heard(group, " moving"));
+    // Never away, as it has no cursor: had one of them been too much, it would have ended with it.
+    if heard(group, " moving live").is_some() {
+        for other in group.iter_mut().filter(|one| one.untold) {
+            other.fault("was not told a commit that was told live".into());
+        }
+    }
     if let (Some(control), Some(moving)) = (&control, &moving)
         && let Err(fault) = within(control, moving)
         && let Some(first) = group.first_mut()

@@ -40,8 +40,10 @@ pub struct Client {
     pub cursor: Option<(String, Cursor)>,
     /// All pages of the snapshot have come, or there is none to come.
     pub complete: bool,
-    /// How often a snapshot came instead of what was asked to go on.
+    /// How often a snapshot came instead of what was asked to go on,
     pub restarts: usize,
+    /// and how often behind some of that.
+    pub breaks: usize,
     /// Messages since the last quiet point.
     pub heard: Vec<Heard>,
     /// Messages of the commit that is coming in.
@@ -133,11 +135,14 @@ impl Client {
         message: &Json,
         cursor: Option<(String, Cursor)>,
     ) -> Result<(), String> {
-        if self.complete && self.fresh && told.snapshot && told.cursors {
-            // The cursor was no good any more: from the beginning.
-            let (heard, restarts) = (std::mem::take(&mut self.heard), self.restarts + 1);
+        if self.between() && told.snapshot && told.cursors {
+            // The cursor is no good any more, or what follows cannot be told: from the beginning.
+            let (restarts, breaks) = (self.restarts, self.breaks);
+            let (heard, fresh) = (std::mem::take(&mut self.heard), self.fresh);
             self.start_over();
-            (self.heard, self.restarts) = (heard, restarts);
+            self.heard = heard;
+            self.restarts = restarts + usize::from(fresh);
+            self.breaks = breaks + usize::from(!fresh);
         }
         if !told.snapshot || self.complete {
             return Err("a page that should not be".into());

@@ -23,7 +23,8 @@ pub struct Weather {
     pub changes: AtomicU64,
     /// The server is being started: nobody can connect.
     pub down: AtomicBool,
-    /// Commits that concern more than a few records end those who are told transitions.
+    /// Commits that concern more than a few records end those who are told transitions, live and
+    /// from the log; who takes a snapshot instead may get one there.
     pub few_dependants: bool,
     /// The log is trimmed early: who is away too long finds its cursor gone.
     pub trims: bool,
@@ -73,6 +74,8 @@ pub struct Subscriber {
     pub faults: Vec<String>,
     /// It has heard everything since the last quiet point.
     pub whole: bool,
+    /// Since the last quiet point a commit concerned too much to be told to it.
+    pub untold: bool,
     pub resumes: usize,
     pub ends: Vec<String>,
     /// The last messages as they came, for whoever reads a report.
@@ -103,6 +106,7 @@ impl Subscriber {
             client: Client::default(),
             faults: Vec::new(),
             whole: false,
+            untold: false,
             resumes: 0,
             ends: Vec::new(),
             raw: Vec::new(),
@@ -134,7 +138,7 @@ impl Subscriber {
         self.client.heard.clear();
         self.whole = !self.is_off();
         (self.pinged, self.ponged, self.asleep) = (false, false, None);
-        self.refused = false;
+        (self.refused, self.untold) = (false, false);
         self.changes = Weather::get(&weather.changes);
         self.ends.clear();
     }
@@ -295,17 +299,21 @@ impl Subscriber {
     }
 
     fn judge(&mut self, taken: Result<(), String>, weather: &Weather) -> Result<(), End> {
+        let breaks = std::mem::take(&mut self.client.breaks) > 0;
         let anew = std::mem::take(&mut self.client.restarts) > 0
             && !self.unsettled(weather)
             && !weather.trims;
+        self.untold |= weather.few_dependants && (anew || breaks);
         if taken.is_err() && !self.told.cursors && self.unsettled(weather) {
             // Without cursors one is not told what other rules take away or give.
             self.whole = false;
             return Err(End::Closed(4410, "its view is of other rules".into()));
         }
-        let taken = taken.and_then(|()| match anew {
-            true => Err("a snapshot for a cursor that was good".to_owned()),
-            false => Ok(()),
+        let taken = taken.and_then(|()| match (anew, breaks) {
+            _ if weather.few_dependants => Ok(()),
+            (true, _) => Err("a snapshot for a cursor that was good".to_owned()),
+            (_, true) => Err("a page that should not be".to_owned()),
+            _ => Ok(()),
         });
         taken.map_err(|fault| {
             self.fault(fault);
@@ -378,6 +386,7 @@ impl Subscriber {
                 if changed || weather.excuses(&self.told, code, &reason) =>
             {
                 self.whole = false;
+                self.untold |= reason.contains("take a snapshot");
                 // A snapshot is what is left to do; where even that is refused, nothing is.
                 if self.told.snapshot && code == 4410 {
                     self.client.start_over();
