@@ -112,28 +112,58 @@ pub fn compare(group: &mut [Subscriber], counts: &mut Counts) {
 /// Both must have heard the same; `positions` says whether both are told cursors.
 fn same(control: &[Heard], other: &[Heard], positions: bool) -> Result<(), String> {
     let shown = |heard: Option<&Heard>| heard.map_or("nothing".to_owned(), |it| format!("{it:?}"));
-    for at in 0..control.len().max(other.len()) {
-        let (one, two) = (control.get(at), other.get(at));
-        let same = match (one, two) {
-            (Some(one), Some(two)) => {
-                one.event == two.event
-                    && (!positions || one.position == two.position)
-                    && plain(&one.data) == plain(&two.data)
-                    && one.changed == two.changed
-            }
-            _ => false,
+    let (mut left, mut right) = (control, other);
+    loop {
+        let (one, two) = match (left.first(), right.first()) {
+            (None, None) => return Ok(()),
+            heads => heads,
         };
-        if !same {
-            return Err(format!(
-                "message {at} of {} is\n{}\nwhere the control's ({}) is\n{}",
-                other.len(),
-                shown(two),
-                control.len(),
-                shown(one)
-            ));
-        }
+        let same = one.zip(two).is_some_and(|(one, two)| {
+            alike(one, two, positions) && plain(&one.data) == plain(&two.data)
+        });
+        let (some, others) = match cut_otherwise(left, right, positions) {
+            _ if same => (1, 1),
+            Some(cut) => cut,
+            None => {
+                return Err(format!(
+                    "message {} of {} is\n{}\nwhere the control's ({}) is\n{}",
+                    other.len() - right.len(),
+                    other.len(),
+                    shown(two),
+                    control.len(),
+                    shown(one)
+                ));
+            }
+        };
+        (left, right) = (&left[some..], &right[others..]);
     }
-    Ok(())
+}
+
+/// Whether both may be messages of one kind and commit.
+fn alike(one: &Heard, two: &Heard, positions: bool) -> bool {
+    one.event == two.event
+        && (!positions || one.position == two.position)
+        && one.data.is_array() == two.data.is_array()
+        && one.changed == two.changed
+}
+
+/// Who comes back is shown columns that were added meanwhile: messages that are cut for their
+/// length end earlier then. Gives how many messages of each are the same for all that.
+fn cut_otherwise(left: &[Heard], right: &[Heard], positions: bool) -> Option<(usize, usize)> {
+    let first = left.first()?;
+    let some = left.iter().take_while(|it| alike(first, it, true)).count();
+    let want: Vec<&Json> = left[..some].iter().flat_map(|it| records(&it.data)).collect();
+    let (mut got, mut others) = (Vec::new(), 0);
+    for message in right.iter().take_while(|it| alike(first, it, positions)) {
+        if got.len() >= want.len() {
+            break;
+        }
+        got.extend(records(&message.data));
+        others += 1;
+    }
+    let pairs = || want.iter().zip(&got);
+    let same = got.len() == want.len() && pairs().all(|(one, two)| plain(one) == plain(two));
+    (same && pairs().any(|(one, two)| one != two)).then_some((some, others))
 }
 
 /// One record of one commit.
