@@ -84,8 +84,9 @@ impl Io {
 impl Sink for Io {
     fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = match bufs {
-            [one] => rustix::net::send(self, one, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-            // Both transports are non-blocking, and a broken pipe is no signal to a Rust program.
+            // A broken pipe is no signal to a Rust program.
+            [one] => rustix::net::send(self, one, SendFlags::DONTWAIT),
+            // Both transports are non-blocking.
             many => rustix::io::writev(self, many),
         };
         Ok(written?)
