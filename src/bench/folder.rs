@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempDir};
@@ -51,7 +52,12 @@ fn sweep(dir: &Path) -> Vec<PathBuf> {
 
 /// Whether it was left, and is gone now.
 fn is_left(path: &Path) -> Option<()> {
-    let lock = File::open(path.join(LOCK)).ok()?;
+    let lock = path.join(LOCK);
+    let of = fs::symlink_metadata(&lock).ok()?;
+    if !of.is_file() || of.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let lock = File::open(lock).ok()?;
     lock.try_lock().ok()?;
     fs::remove_dir_all(path).ok()
 }

@@ -195,11 +195,12 @@ impl Floor {
                     }
                 }
             }
+            self.release();
             // Whoever was answered may have sent the next one already.
             while !self.unsynced.is_empty() {
                 self.sync()?;
+                self.release();
             }
-            self.release();
         }
     }
 
