@@ -29,7 +29,7 @@ use crate::live::outbox::{Carrier, Sink, Write};
 const ENTRIES: u32 = 64;
 
 /// How often a call that the kernel has no memory for is made again, and after which pause.
-const TRIES: u32 = 100;
+const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// They do not wait, and a broken pipe is no signal.
@@ -127,7 +127,7 @@ fn submit(
     writes: &[Write<'_>],
     results: &mut [io::Result<usize>],
 ) -> io::Result<()> {
-    let many = writes.iter().filter(|write| write.bufs.len() > 1);
+    let many = writes.iter().filter(|write| write.fd.is_some() && write.bufs.len() > 1);
     let headers: Vec<libc::msghdr> = many.map(|write| header(write.bufs)).collect();
     let mut headers = headers.iter();
     // Behind all that the kernel is given pointers to, so that it is let go of first.

@@ -17,8 +17,14 @@ const CHANGES: usize = 4;
 const BYTES: usize = 16 << 10;
 /// Plans that the index cannot file, of a changed schema.
 const SCANNED: usize = 64;
-/// Comparisons, all plans together: some 10 us.
+/// Distinct sets of relations that plans read.
+const READINGS: usize = 64;
+/// Comparisons, all plans together and for each kilobyte of the commit: some 10 us.
 const COST: u32 = 1_024;
+/// After a look-up that gave so many plans that they are not even counted up, so many commits of that
+/// schema are not tried: the next is likely to be the same.
+const MANY: usize = 4_096;
+const SPARED: u32 = 256;
 /// Who hears of it. Each is a system call: some 40 us together.
 const SEATS: usize = 8;
 
@@ -74,10 +80,22 @@ impl Fanout {
     }
 
     /// Whether it takes little to find out whom it concerns. The only part that may take more is a
-    /// look-up that gives many plans.
+    /// look-up that gives many plans, which is not tried again soon.
     fn is_found_soon(&mut self, registry: &Registry, commit: &Commit) -> bool {
         let changes = &commit.changes[..];
         if changes.len() > CHANGES || commit.bytes() > BYTES {
+            return false;
+        }
+        for change in changes {
+            if let Some(left) = self.spared.get_mut(&change.schema) {
+                *left -= 1;
+                if *left == 0 {
+                    self.spared.remove(&change.schema);
+                }
+                return false;
+            }
+        }
+        if registry.readings().len() > READINGS {
             return false;
         }
         if !registry.readings().is_empty() {
@@ -88,14 +106,21 @@ impl Fanout {
             }
         }
         let mut candidates = std::mem::take(&mut self.candidates);
+        let kilobytes = u32::try_from(commit.bytes() >> 10).unwrap_or(u32::MAX).max(1);
         let mut cost = 0_u32;
         let soon = changes.iter().all(|change| {
             if registry.scanned(change.schema) > SCANNED {
                 return false;
             }
             registry.candidates(change, &mut candidates);
+            if candidates.len() > MANY {
+                self.spared.insert(change.schema, SPARED);
+                return false;
+            }
             candidates.iter().filter_map(|id| registry.plan(*id)).all(|entry| {
-                cost = cost.saturating_add(1).saturating_add(entry.plan.cost);
+                // A text is searched whole, whatever it is said to cost.
+                let whole = entry.plan.cost.saturating_mul(kilobytes);
+                cost = cost.saturating_add(1).saturating_add(whole);
                 cost <= COST
             })
         });

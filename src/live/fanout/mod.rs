@@ -9,13 +9,14 @@ mod find;
 mod frames;
 mod light;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::limits::Limits;
 use crate::model::change::Commit;
 use crate::model::related::Key;
+use crate::model::schema::SchemaId;
 use crate::query::Body;
 
 use super::message::Event;
@@ -60,6 +61,8 @@ pub struct Fanout {
     /// See [`Fanout::tell_light`].
     light: bool,
     late: Vec<Late>,
+    /// Schemas whose commits are not told so for a while, and how many of them.
+    spared: HashMap<SchemaId, u32>,
     /// Makes the writes to many sockets at once.
     carrier: Option<Box<dyn Carrier>>,
 }
@@ -143,6 +146,7 @@ impl Fanout {
             due: Vec::new(),
             light: false,
             late: Vec::new(),
+            spared: HashMap::new(),
             carrier: None,
         }
     }
@@ -260,7 +264,7 @@ impl Fanout {
     /// sockets take at once does not count.
     fn is_over(&mut self) -> bool {
         let (over, worth) = self.frames.over(self.most_bytes);
-        if !(over && worth) {
+        if !over || (!worth && self.due.is_empty()) {
             return over;
         }
         self.flush();

@@ -127,15 +127,25 @@ impl<'a> Batch<'a> {
             write(&mut **carrier, &self.told, &self.tickets, &mut results);
         }
         let mut results = results.into_iter();
+        // More than one write is made when no other outbox is held for it.
+        let mut rest = Vec::new();
         for Ticket { outbox, mut state, new } in self.tickets.drain(..) {
             let mut woken = Woken::default();
-            match new {
-                Some(at) => state.write_new(&self.told[at].told(), results.next(), &mut woken),
-                None => state.write_through(outbox.most, results.next(), &mut woken),
-            }
+            let more = match (new, results.next()) {
+                (Some(at), made) => {
+                    state.write_new(&self.told[at].told(), made, &mut woken);
+                    false
+                }
+                (None, Some(made)) => state.written(outbox.most, made, &mut woken),
+                (None, None) => true,
+            };
             drop(state);
             woken.wake();
+            if more {
+                rest.push(outbox);
+            }
         }
+        rest.into_iter().for_each(Outbox::flush);
     }
 }
 

@@ -121,7 +121,7 @@ impl Outbox {
         let mut fits = state.queue.put(position, frames, bytes, self.most);
         if !fits && state.socket.is_some() {
             // The frames of a whole round may wait here while the socket would take them.
-            state.write_through(self.most, None, &mut woken);
+            state.write_through(self.most, &mut woken);
             fits = state.queue.put(position, frames, bytes, self.most);
         }
         let offer = if !fits {
@@ -200,7 +200,7 @@ impl Outbox {
         if state.socket.is_none() {
             state.wake(woken);
         } else if !state.blocked {
-            state.write_through(self.most, None, woken);
+            state.write_through(self.most, woken);
         }
     }
 

@@ -74,24 +74,38 @@ impl State {
         self.queue.len() <= frames / 2 && self.queue.bytes() <= bytes / 2
     }
 
-    /// Writes to the sink; what it does not take, and how the outbox ends, is the task's. `first`
-    /// is what became of the first write, where a carrier has made it.
-    pub(super) fn write_through(
-        &mut self,
-        most: (usize, usize),
-        mut first: Option<io::Result<usize>>,
-        woken: &mut Woken,
-    ) {
+    /// Writes to the sink; what it does not take, and how the outbox ends, is the task's.
+    pub(super) fn write_through(&mut self, most: (usize, usize), woken: &mut Woken) {
         let Some(socket) = self.socket.take() else { return };
         // A broken socket is found out by the task, which has to end.
-        let _ = self.write(most, woken, |bytes| match first.take() {
-            Some(made) => made,
-            None => socket.sink.try_write_vectored(bytes),
-        });
+        let _ = self.write(most, woken, |bytes| socket.sink.try_write_vectored(bytes));
         self.socket = Some(socket);
         if self.blocked || self.has_ended() {
             self.wake(woken);
         }
+    }
+
+    /// Takes what became of the one write of what waits that a carrier has made; whether the sink
+    /// may take more.
+    pub(super) fn written(
+        &mut self,
+        most: (usize, usize),
+        made: io::Result<usize>,
+        woken: &mut Woken,
+    ) -> bool {
+        let (mut made, mut more) = (Some(made), false);
+        // As above.
+        let _ = self.write(most, woken, |_| {
+            made.take().unwrap_or_else(|| {
+                more = true;
+                Err(io::ErrorKind::WouldBlock.into())
+            })
+        });
+        self.blocked &= !more;
+        if self.blocked || self.has_ended() {
+            self.wake(woken);
+        }
+        more
     }
 
     /// Whether something waits that can be written to the sink now.

@@ -96,6 +96,10 @@ impl Readings {
         })
     }
 
+    pub fn len(&self) -> usize {
+        self.by_what.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_what.is_empty()
     }

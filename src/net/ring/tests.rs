@@ -210,4 +210,16 @@ fn who_has_no_descriptor_writes_by_itself() {
     let mut results = [Ok(0)];
     ring.carry(&writes, &mut results);
     assert_eq!((results[0].as_ref().ok(), came(&mut theirs)), (Some(&4), b"told".to_vec()));
+    // Nor are the slices of another taken for its own.
+    let (other, mut others) = pair();
+    let (one, two) = ([b"to", b"ld"], [b"no", b"ne"]);
+    let [one, two] = [one, two].map(|all| all.map(|part| IoSlice::new(part)));
+    let writes = [
+        Write { sink: &end, fd: None, bufs: &one },
+        Write { sink: &other, fd: other.fd(), bufs: &two },
+    ];
+    let mut results = [Ok(0), Ok(0)];
+    ring.carry(&writes, &mut results);
+    assert!(results.iter().all(|result| matches!(result, Ok(4))), "{results:?}");
+    assert_eq!((came(&mut theirs), came(&mut others)), (b"told".to_vec(), b"none".to_vec()));
 }

@@ -205,3 +205,32 @@ fn many_threads_and_a_batch_lose_no_wake_up() {
         assert!(!cut && numbers == (0..=5_000).collect::<Vec<_>>());
     }
 }
+
+/// Makes the first write of each.
+struct First;
+
+impl Carrier for First {
+    fn carry(&mut self, writes: &[Write<'_>], results: &mut [io::Result<usize>]) {
+        for (write, result) in writes.iter().zip(results) {
+            *result = write.sink.try_write_vectored(write.bufs);
+        }
+    }
+}
+
+#[test]
+fn what_takes_more_than_one_write_goes_out_whole() {
+    let all: Vec<_> = (0..9).map(|_| ends(999, 99_999, usize::MAX)).collect();
+    let told: Vec<_> = (0..200_u8).map(|byte| Frame::from(Bytes::from(vec![byte; 3]))).collect();
+    let whole: Vec<u8> = (0..200_u8).flat_map(|byte| [byte; 3]).collect();
+    for one in &all {
+        assert_eq!(one.outbox.offer(1, &told), Offer::Due);
+    }
+    let mut due: Vec<_> = all.iter().map(|one| one.outbox.clone()).collect();
+    flush(&mut due, Some(&mut First));
+    for one in &all {
+        assert_eq!(one.pipe.took(), whole);
+        assert!(!one.task.take(), "nothing is left for the task");
+        assert_eq!(one.outbox.waiting(), (0, 0));
+        assert_eq!(one.outbox.offer(2, &told[..1]), Offer::Due, "it is written again");
+    }
+}
