@@ -77,6 +77,10 @@ impl Content {
         records: Vec<Map<String, Json>>,
         ask: ImportAsk,
     ) -> Result<Imported> {
+        let catalog = self.store.catalog();
+        if accounts::holds_password(&catalog, schema) && records.iter().any(has_password) {
+            return Err(Error::bad("password: is set one user at a time"));
+        }
         if ask.all_or_nothing {
             return self.import_at_once(principal, schema, records, ask).await;
         }
@@ -90,8 +94,11 @@ impl Content {
                 Ok(done) => imported.add(before, done),
                 Err(error) if before == 0 => return Err(error),
                 Err(error) => {
-                    let message =
-                        format!("{} (the {before} records before are imported)", error.message);
+                    let Imported { created, updated, .. } = imported;
+                    let message = format!(
+                        "{} (of the {before} before, {created} created, {updated} updated)",
+                        error.message
+                    );
                     return Err(Error { message, ..error });
                 }
             }
@@ -110,9 +117,6 @@ impl Content {
         ask: ImportAsk,
     ) -> Result<Imported> {
         let catalog = self.store.catalog();
-        if accounts::holds_password(&catalog, schema) && records.iter().any(has_password) {
-            return Err(Error::bad("password: is set one user at a time"));
-        }
         let mut writing = Writing {
             principal: principal.clone(),
             limits: self.limits.clone(),

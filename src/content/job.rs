@@ -46,7 +46,7 @@ struct Pending {
 pub(super) struct Rules {
     pub action: Action,
     pub grant: Grant,
-    sets: Vec<Input>,
+    pub sets: Vec<Input>,
     /// Refusals tell a guest to log in.
     guest: bool,
 }
@@ -396,21 +396,20 @@ impl<'a, 't> Job<'a, 't> {
         Ok(())
     }
 
-    /// Deletes a record that is readable.
+    /// Whether a record that is readable may be deleted.
     ///
     /// # Errors
-    /// 403 where no alternative allows it, 409 where a required reference stands.
-    pub(super) fn delete(
-        &mut self,
+    /// 403 where no alternative allows it.
+    pub(super) fn may_delete(
+        &self,
         schema: &Arc<Schema>,
         rules: &Rules,
         row: &Arc<Row>,
     ) -> Result<()> {
-        if holds(self.tx, schema, &rules.grant.filter(), row)? {
-            self.tx.delete(schema, row.get(schema.primary))?;
-            return Ok(());
+        match holds(self.tx, schema, &rules.grant.filter(), row)? {
+            true => Ok(()),
+            false => Err(rules.refuse_record(schema, row)),
         }
-        Err(rules.refuse_record(schema, row))
     }
 }
 

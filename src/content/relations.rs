@@ -3,7 +3,7 @@
 //! A record whose key changes is updated like any other, under what the principal may update
 //! there; links need no such right. A related record that is hidden is left alone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::model::value::Value;
 use crate::store::Rows;
 
 use super::input::{Clear, ColumnWrite, Input, RelationWrite};
-use super::job::{Job, Origin, show};
+use super::job::{Job, Origin, Rules, show};
 
 impl Job<'_, '_> {
     /// Carries out what is written to a relation whose key is not an own column of `row`.
@@ -63,6 +63,30 @@ impl Job<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether there are more than `most` related records of which this write takes some away: all
+    /// of them are read for that.
+    pub(super) fn takes_from(
+        &self,
+        schema: &Schema,
+        rules: &Rules,
+        row: &Row,
+        input: &Input,
+        most: usize,
+    ) -> Result<bool> {
+        let writes = rules.sets.iter().chain([input]).flat_map(|input| &input.relations);
+        let taking = writes.filter(|(_, write)| write.clear != Clear::Nothing);
+        let taking: BTreeSet<usize> = taking.map(|(index, _)| *index).collect();
+        let mut found = 0;
+        for index in taking {
+            let relation = &schema.relations[index];
+            found += self.tx.leads_to(relation, row.get(schema.primary), most - found + 1)?;
+            if found > most {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Keys of the related records that `write` takes away and does not add again.

@@ -7,13 +7,26 @@ use crate::model::schema::{Column, Default, FieldRef, Schema, Slot};
 use crate::model::value::Value;
 
 use super::expr;
-use super::input::{ColumnWrite, Input, wrong};
+use super::input::{Clear, ColumnWrite, Input, wrong};
 
 impl Input {
     /// Fields written: key columns stand for their relations.
     pub fn fields(&self) -> impl Iterator<Item = FieldRef> + '_ {
         let columns = self.columns.keys().map(|slot| FieldRef::Column(*slot));
         columns.chain(self.relations.keys().map(|index| FieldRef::Relation(*index)))
+    }
+
+    /// How many related records it names.
+    pub fn names(&self) -> usize {
+        let columns = self.columns.values().map(|write| match write {
+            ColumnWrite::Unset(keys) => keys.len(),
+            _ => 0,
+        });
+        let relations = self.relations.values().map(|write| match &write.clear {
+            Clear::These(keys) => write.add.len() + keys.len(),
+            _ => write.add.len(),
+        });
+        columns.chain(relations).sum()
     }
 
     /// Columns whose old value shows in the result.

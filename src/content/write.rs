@@ -1,5 +1,6 @@
 //! Create, update and delete of one record.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -92,7 +93,7 @@ impl Asked {
     }
 }
 
-/// Records that a delete may change besides its own before it counts as one that takes long.
+/// Others that a write of one record may change before it counts as one that takes long.
 const CONSEQUENCES: usize = 500;
 
 /// A record as its writer may see it.
@@ -146,8 +147,49 @@ fn key_json(schema: &Schema, key: &Value) -> Vec<u8> {
     out
 }
 
+/// A create, or an update where there is an `id`, as it waits for the writer.
+struct Single {
+    asked: Asked,
+    prepared: Prepared,
+    password: Option<PasswordHash>,
+    id: Option<String>,
+}
+
+enum Written {
+    Done(Shown),
+    /// Nothing is done: it would change many.
+    Many(Box<Single>),
+}
+
+impl Single {
+    /// Writes the record, unless more than `most` others would be taken from it.
+    fn run(mut self: Box<Self>, tx: &mut Tx<'_>, most: Option<usize>) -> Result<Written> {
+        self.prepared = self.asked.prepared(self.prepared, tx)?;
+        let Prepared { schema, rules, input, plan, .. } = &self.prepared;
+        let mut job = Job::new(tx, &self.asked.principal, &self.asked.limits);
+        let row = match &self.id {
+            None => job.write(schema, rules, None, input, Origin::Named)?,
+            Some(id) => {
+                let old = job.readable(schema, id)?;
+                job.may_start_from(schema, &old, input)?;
+                let allowed = job.allowed(schema, rules, Some(&old), input)?;
+                if let Some(most) = most
+                    && job.takes_from(schema, rules, &old, input, most)?
+                {
+                    return Ok(Written::Many(self));
+                }
+                job.write_allowed(schema, rules, Some(&old), input, allowed, Origin::Named)?
+            }
+        };
+        job.finish()?;
+        accounts::written(&mut job, schema, Some(&row), self.password.as_ref())?;
+        Shown::new(&job, schema, plan.clone(), row).map(Written::Done)
+    }
+}
+
 impl Content {
-    /// Creates a record and gives it back, cut to what the principal may read.
+    /// Creates a record and gives it back, cut to what the principal may read. `address` is where
+    /// the call comes from, as in [`BulkAsk`](super::BulkAsk).
     ///
     /// # Errors
     /// No such schema; 401 or 403 where no rule allows it; 400 naming the field.
@@ -156,18 +198,11 @@ impl Content {
         principal: &Principal,
         schema: &str,
         body: Map<String, Json>,
+        address: Option<IpAddr>,
     ) -> Result<Vec<u8>> {
-        let (mut asked, prepared, password) =
+        let (asked, prepared, password) =
             self.asked(principal, schema, Action::Create, body).await?;
-        let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
-            let mut job = Job::new(tx, &asked.principal, &asked.limits);
-            let row = job.write(&schema, &rules, None, &input, Origin::Named)?;
-            job.finish()?;
-            accounts::written(&mut job, &schema, Some(&row), password.as_ref())?;
-            Shown::new(&job, &schema, plan, row)
-        };
-        Ok(self.store.write(job).await?.value.json())
+        self.single(Single { asked, prepared, password, id: None }, address).await
     }
 
     /// Updates a record and gives it back, cut to what the principal may read. Every update sets
@@ -181,35 +216,49 @@ impl Content {
         schema: &str,
         id: &str,
         body: Map<String, Json>,
+        address: Option<IpAddr>,
     ) -> Result<Vec<u8>> {
-        let (mut asked, prepared, password) =
+        let (asked, prepared, password) =
             self.asked(principal, schema, Action::Update, body).await?;
-        let id = id.to_owned();
-        let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
-            let mut job = Job::new(tx, &asked.principal, &asked.limits);
-            let old = job.readable(&schema, &id)?;
-            job.may_start_from(&schema, &old, &input)?;
-            let row = job.write(&schema, &rules, Some(&old), &input, Origin::Named)?;
-            job.finish()?;
-            accounts::written(&mut job, &schema, Some(&row), password.as_ref())?;
-            Shown::new(&job, &schema, plan, row)
-        };
-        Ok(self.store.write(job).await?.value.json())
+        self.single(Single { asked, prepared, password, id: Some(id.to_owned()) }, address).await
+    }
+
+    async fn single(&self, single: Single, address: Option<IpAddr>) -> Result<Vec<u8>> {
+        let lane = Lane::Of(Payer::of(single.asked.principal.user, address));
+        let mut single = Box::new(single);
+        if single.prepared.input.names() <= CONSEQUENCES {
+            let short = move |tx: &mut Tx<'_>| single.run(tx, Some(CONSEQUENCES));
+            match self.store.write(short).await?.value {
+                Written::Done(shown) => return Ok(shown.json()),
+                Written::Many(given_back) => single = given_back,
+            }
+        }
+        // Others' writes should not stand behind it, and behind the next.
+        let long = move |tx: &mut Tx<'_>| single.run(tx, None);
+        match self.store.write_long(lane, long).await?.value {
+            Written::Done(shown) => Ok(shown.json()),
+            Written::Many(_) => Err(Error::internal("a write that was not done")),
+        }
     }
 
     /// Deletes a record and gives its key back: `{"id":1}`.
     ///
     /// # Errors
     /// As [`Content::update`]; 409 while a required relation leads to the record.
-    pub async fn delete(&self, principal: &Principal, schema: &str, id: &str) -> Result<Vec<u8>> {
+    pub async fn delete(
+        &self,
+        principal: &Principal,
+        schema: &str,
+        id: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Vec<u8>> {
         let short = self.delete_among(principal, schema, id, Some(CONSEQUENCES)).await?;
         if let Some(key) = self.store.write(short).await?.value {
             return Ok(key);
         }
-        // It would change many: others' writes should not stand behind it, and behind the next.
+        // As a create or an update that changes many.
         let long = self.delete_among(principal, schema, id, None).await?;
-        let lane = Lane::Of(Payer::of(principal.user, None));
+        let lane = Lane::Of(Payer::of(principal.user, address));
         let deleted = self.store.write_long(lane, long).await?.value;
         deleted.ok_or_else(|| Error::internal("a delete that was not done"))
     }
@@ -231,12 +280,14 @@ impl Content {
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
             let key = row.get(schema.primary);
+            // Before the count: how long a refusal takes tells nothing.
+            job.may_delete(&schema, &rules, &row)?;
             if let Some(most) = most
                 && job.tx.drags(&schema, key, most)?
             {
                 return Ok(None);
             }
-            job.delete(&schema, &rules, &row)?;
+            job.tx.delete(&schema, key)?;
             accounts::written(&mut job, &schema, None, None)?;
             Ok(Some(key_json(&schema, key)))
         })

@@ -236,11 +236,15 @@ impl App {
             Call::Read { schema, id, select } => {
                 self.content.read(principal, &schema, &id, select.as_deref()).await
             }
-            Call::Create { schema, body } => self.content.create(principal, &schema, body).await,
-            Call::Update { schema, id, body } => {
-                self.content.update(principal, &schema, &id, body).await
+            Call::Create { schema, body } => {
+                self.content.create(principal, &schema, body, peer.address()).await
             }
-            Call::Delete { schema, id } => self.content.delete(principal, &schema, &id).await,
+            Call::Update { schema, id, body } => {
+                self.content.update(principal, &schema, &id, body, peer.address()).await
+            }
+            Call::Delete { schema, id } => {
+                self.content.delete(principal, &schema, &id, peer.address()).await
+            }
             Call::BulkUpdate { schema, filter, body } => {
                 let ask = BulkAsk {
                     schema,

@@ -96,7 +96,7 @@ fn told(outcome: Vec<Result<()>>) -> Vec<u16> {
 
 async fn set_active(content: Content, user: Uuid, active: bool) -> Result<()> {
     let body = object(json!({"active": active}));
-    content.update(&Principal::owner(), "user", &user.to_string(), body).await.map(drop)
+    content.update(&Principal::owner(), "user", &user.to_string(), body, None).await.map(drop)
 }
 
 async fn names(house: &House) -> Vec<String> {
@@ -147,7 +147,7 @@ async fn they_are_gone_for_what_waits() {
 
     // A short write whose request began before.
     let body = object(json!({"username": "made"}));
-    assert_eq!(content.create(&who, "user", body).await.unwrap_err().status(), 401);
+    assert_eq!(content.create(&who, "user", body, None).await.unwrap_err().status(), 401);
 }
 
 /// Hands in `change` and `writes` behind it, all short, while another is at work, so that they make
@@ -191,15 +191,15 @@ async fn they_are_gone_for_what_is_written_together_with_the_change() {
         [
             async move {
                 let body = object(json!({"username": "made"}));
-                one.create(&a, "user", body).await.map(drop)
+                one.create(&a, "user", body, None).await.map(drop)
             }
             .boxed(),
             async move {
                 let body = object(json!({"email": "victim@example.org"}));
-                two.update(&b, "user", &id, body).await.map(drop)
+                two.update(&b, "user", &id, body, None).await.map(drop)
             }
             .boxed(),
-            async move { three.delete(&c, "user", &other).await.map(drop) }.boxed(),
+            async move { three.delete(&c, "user", &other, None).await.map(drop) }.boxed(),
         ]
     };
 
@@ -300,7 +300,7 @@ async fn what_waits_does_not_hold_the_store() {
         assert!((&mut held).now_or_never().is_none());
         begins.recv_timeout(Duration::from_secs(20)).unwrap();
         let body = object(json!({"username": "made"}));
-        let mut create = content.create(&who, "user", body).boxed();
+        let mut create = content.create(&who, "user", body, None).boxed();
         assert!((&mut create).now_or_never().is_none());
         for mut write in long_ones(&content, &who) {
             assert!((&mut write).now_or_never().is_none());

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use crate::world::World;
 use crate::{admin, blog};
 
-fn node(parent_optional: bool) -> Json {
+pub(crate) fn node(parent_optional: bool) -> Json {
     json!({
         "name": "node", "namespace": "nodes", "label_field": "name", "disable_timestamp": true,
         "fields": [
@@ -27,7 +27,7 @@ fn node(parent_optional: bool) -> Json {
 }
 
 /// Records 1 to `count`, each with the parent that `parent` tells.
-fn plant(world: &World, count: i64, parent: impl Fn(i64) -> i64 + Send + 'static) {
+pub(crate) fn plant(world: &World, count: i64, parent: impl Fn(i64) -> i64 + Send + 'static) {
     let write = move |tx: &mut rowcast::store::Tx<'_>| {
         let schema: Arc<Schema> = rowcast::store::Rows::catalog(tx).named("node").unwrap().clone();
         for id in 1..=count {
@@ -116,13 +116,13 @@ fn a_delete_that_changes_many_lets_others_pass() {
     let before = world.entries();
     let who = admin();
     let (content, limits) = (&world.content, &world.content.limits);
-    let delete = |id: &'static str| content.delete(&who, "node", id);
+    let delete = |id: &'static str| content.delete(&who, "node", id, None);
     let made = |name: &str| {
         let body = json!({ "name": name }).to_string();
         let parsed = rest::parse("POST", "/api/content/node", "", body.as_bytes(), limits);
         let Ok(Call::Create { schema, body }) = parsed else { panic!() };
         let who = &who;
-        async move { content.create(who, &schema, body).await }
+        async move { content.create(who, &schema, body, None).await }
     };
     // While all of them are handed in the writer is held, by something that outlasts a group.
     let (release, released) = std::sync::mpsc::channel();

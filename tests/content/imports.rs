@@ -4,6 +4,7 @@ use rowcast::content::{IMPORT_RECORDS, ImportAsk, Imported};
 use serde_json::{Map, Value as Json, json};
 
 use crate::admin;
+use crate::bounds::{node, plant};
 use crate::world::World;
 
 fn world() -> World {
@@ -74,4 +75,36 @@ fn an_empty_one_and_one_of_nothing() {
     let (who, ask) = (admin(), ImportAsk::default());
     let none = world.content.import(&who, "nothing", Vec::new(), ask);
     world.runtime.block_on(none).unwrap_err();
+}
+
+#[test]
+fn an_error_of_the_whole_call_tells_what_is_written() {
+    let world = World::open(&[node(true)]);
+    let most = i64::try_from(world.content.limits.write_records).unwrap();
+    plant(&world, most, |_| 1);
+    let object = |json: Json| json.as_object().unwrap().clone();
+    let mut records = vec![object(json!({"name": "a"})); IMPORT_RECORDS + 1];
+    records[3] = object(json!({"name": 1}));
+    records[IMPORT_RECORDS] =
+        object(json!({"name": "c", "children": (1..=most).collect::<Vec<_>>()}));
+    let (who, before) = (admin(), world.entries());
+    let imported = world.content.import(&who, "node", records, ImportAsk::default());
+    let error = world.runtime.block_on(imported).unwrap_err();
+    assert_eq!(error.status(), 413);
+    let told = "(of the 500 before, 499 created, 0 updated)";
+    assert!(error.message.contains(told), "{}", error.message);
+    assert_eq!(entries(&world, before), [IMPORT_RECORDS - 1]);
+}
+
+#[test]
+fn a_password_anywhere_refuses_the_whole_call() {
+    let world = World::open(&[]);
+    let user = |at: usize| json!({"username": format!("u{at}")}).as_object().unwrap().clone();
+    let mut users: Vec<_> = (0..=IMPORT_RECORDS).map(user).collect();
+    users[IMPORT_RECORDS].insert("password".into(), "long enough".into());
+    let (who, before) = (admin(), world.entries());
+    let imported = world.content.import(&who, "user", users, ImportAsk::default());
+    let error = world.runtime.block_on(imported).unwrap_err();
+    assert!(error.message.contains("one user at a time"), "{}", error.message);
+    assert_eq!(world.entries(), before);
 }

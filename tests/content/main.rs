@@ -2,6 +2,7 @@
 
 mod bounds;
 mod imports;
+mod lanes;
 mod rules;
 #[path = "../support/world.rs"]
 mod world;

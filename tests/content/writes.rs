@@ -258,8 +258,8 @@ fn a_schema_that_changes_while_a_write_waits() {
     let body = |name: &str| json!({"name": name}).as_object().unwrap().clone();
     let (root, user, editor) = (admin(), role(&[]), role(&["editor"]));
     // Both are checked under the old rules and written under the new.
-    let refused = world.content.create(&user, "tag", body("a"));
-    let made = world.content.create(&root, "tag", body("b"));
+    let refused = world.content.create(&user, "tag", body("a"), None);
+    let made = world.content.create(&root, "tag", body("b"), None);
     let (migrated, refused, made) = world.runtime.block_on(async {
         let release = async { go.send(()).unwrap() };
         let (migrated, refused, made, ()) = tokio::join!(migrated, refused, made, release);

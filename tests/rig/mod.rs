@@ -190,7 +190,7 @@ impl Rig {
     }
 
     pub fn create(&self, who: &Principal, schema: &str, body: Map<String, Json>) -> Result<Json> {
-        json(self.runtime.block_on(self.content.create(who, schema, body))?)
+        json(self.runtime.block_on(self.content.create(who, schema, body, None))?)
     }
 
     pub fn update(
@@ -200,11 +200,11 @@ impl Rig {
         id: &str,
         body: Map<String, Json>,
     ) -> Result<Json> {
-        json(self.runtime.block_on(self.content.update(who, schema, id, body))?)
+        json(self.runtime.block_on(self.content.update(who, schema, id, body, None))?)
     }
 
     pub fn delete(&self, who: &Principal, schema: &str, id: &str) -> Result<Json> {
-        json(self.runtime.block_on(self.content.delete(who, schema, id))?)
+        json(self.runtime.block_on(self.content.delete(who, schema, id, None))?)
     }
 
     pub fn update_all(

@@ -75,9 +75,11 @@ impl World {
                 Call::Read { schema, id, select } => {
                     content.read(who, &schema, &id, select.as_deref()).await
                 }
-                Call::Create { schema, body } => content.create(who, &schema, body).await,
-                Call::Update { schema, id, body } => content.update(who, &schema, &id, body).await,
-                Call::Delete { schema, id } => content.delete(who, &schema, &id).await,
+                Call::Create { schema, body } => content.create(who, &schema, body, None).await,
+                Call::Update { schema, id, body } => {
+                    content.update(who, &schema, &id, body, None).await
+                }
+                Call::Delete { schema, id } => content.delete(who, &schema, &id, None).await,
                 Call::BulkUpdate { schema, filter, body } => {
                     let ask = BulkAsk {
                         schema,

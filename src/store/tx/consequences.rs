@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::schema::{Schema, SchemaId};
+use crate::model::schema::{Relation, Schema, SchemaId, Shape};
 use crate::model::value::Value;
 
 use super::super::refs::{Referrer, ReferrerKind, referrers};
@@ -35,6 +35,22 @@ impl Tx<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// How many records a relation leads to from the record of that key, as far as `most`. Nobody
+    /// waits long for one whose key is the record's own: it counts as none.
+    ///
+    /// # Errors
+    /// 503 where the disk fails.
+    pub fn leads_to(&self, relation: &Relation, key: &Value, most: usize) -> Result<usize> {
+        let (holder, slot) = match relation.shape {
+            Shape::Key { .. } => return Ok(0),
+            Shape::BackKey { slot } | Shape::Many { slot } => (relation.target, slot),
+            Shape::Link { junction, own, .. } => (junction, own),
+        };
+        let holder = self.schema(holder)?;
+        let text = self.desk.texts.of(&holder).count_by(&holder, slot);
+        read::count_by(self.connection, &text, key, most)
     }
 
     /// Links are taken away, optional references become null, a required one refuses.
