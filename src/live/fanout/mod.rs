@@ -65,6 +65,8 @@ pub struct Fanout {
     spared: HashMap<SchemaId, u32>,
     /// Makes the writes to many sockets at once.
     carrier: Option<Box<dyn Carrier>>,
+    /// Told since the last write.
+    commits: usize,
 }
 
 const ALL: Range<PlanId> = 0..PlanId::MAX;
@@ -147,6 +149,7 @@ impl Fanout {
             light: false,
             late: Vec::new(),
             spared: HashMap::new(),
+            commits: 0,
             carrier: None,
         }
     }
@@ -172,8 +175,14 @@ impl Fanout {
     }
 
     /// Writes what was told, each socket's frames together.
+    ///
+    /// Of several commits without the carrier: who has fallen behind shall put more of them into
+    /// each write, and not be held in the kernel for many sockets while the writer waits for a
+    /// core. On two of them an overloaded broadcast reached half the rate with it.
     pub fn flush(&mut self) {
-        outbox::flush(&mut self.due, self.carrier.as_deref_mut());
+        let carrier = self.carrier.as_deref_mut().filter(|_| self.commits <= 1);
+        outbox::flush(&mut self.due, carrier);
+        self.commits = 0;
     }
 
     /// Tells every subscriber its messages of this commit: they are in its outbox then, and are
@@ -181,6 +190,7 @@ impl Fanout {
     /// have heard is unknown.
     pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
         self.turn = ALL;
+        self.commits += 1;
         loop {
             self.find(registry, commit);
             self.tell_found(registry, commit);
