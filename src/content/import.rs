@@ -177,7 +177,7 @@ impl Content {
             imported.refused.sort_by_key(|(index, _)| *index);
             Ok(imported)
         };
-        // Nobody but users and the owner has a way here.
+        // Nobody but the owner has a way here.
         let lane = Lane::Of(Payer::of(principal.user, None));
         match self.store.write_long(lane, job).await {
             Ok(written) => Ok(written.value),

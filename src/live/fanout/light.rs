@@ -21,9 +21,9 @@ const SCANNED: usize = 64;
 const READINGS: usize = 64;
 /// Comparisons, all plans together and for each kilobyte of the commit: some 10 us.
 const COST: u32 = 1_024;
-/// After a look-up that gave so many plans that they are not even counted up, so many commits of that
-/// schema are not tried: the next is likely to be the same.
+/// Candidates of a change that are too many to be looked at one by one.
 const MANY: usize = 4_096;
+/// Commits of a schema that are not tried after such a one: the next is likely to be the same.
 const SPARED: u32 = 256;
 /// Who hears of it. Each is a system call: some 40 us together.
 const SEATS: usize = 8;
