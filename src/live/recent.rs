@@ -108,22 +108,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::live::tests::world::entry;
     use crate::model::change::{Change, Op};
-    use crate::model::related::RelatedRows;
     use crate::model::schema::SchemaId;
     use crate::model::value::Value;
 
     fn commit(position: u64) -> Arc<Commit> {
-        Arc::new(Commit {
-            position,
-            stamp: 0,
-            time: 0,
-            origin: None,
-            changes: Vec::new(),
-            notices: Vec::new(),
-            related: RelatedRows::default(),
-            weight: Default::default(),
-        })
+        Arc::new(entry(position))
     }
 
     #[test]

@@ -182,16 +182,8 @@ impl Desk {
         related.dependants = self.dependants(&touched, &before);
         related.gathered = Arc::new(self.matcher.wanted.want());
         self.position += 1;
-        let mut commit = Commit {
-            position: self.position,
-            stamp: 1000 + self.position,
-            time: 0,
-            origin: None,
-            changes,
-            notices: Vec::new(),
-            related,
-            weight: Default::default(),
-        };
+        let mut commit =
+            Commit { stamp: 1000 + self.position, changes, related, ..entry(self.position) };
         change(&mut commit);
         Arc::new(commit)
     }

@@ -199,16 +199,8 @@ async fn relations_are_wanted_before_and_only_while_they_are_read() {
     let change = world.blog(Op::Create, 1, json!({"title": "a", "category_id": 3}));
     world.position += 1;
     let position = world.position;
-    world.committed(&[Arc::new(Commit {
-        position,
-        stamp: 0,
-        time: 0,
-        origin: None,
-        changes: vec![change],
-        notices: vec![],
-        related,
-        weight: Default::default(),
-    })]);
+    let commit = Commit { changes: vec![change], related, ..entry(position) };
+    world.committed(&[Arc::new(commit)]);
     let heard = world.heard(&second).await;
     assert_eq!(heard[0]["data"]["category"], json!({"id": 3, "name": "news"}));
     drop((first, plain));

@@ -178,15 +178,10 @@ fn relayout(world: &World, version: u32) {
             let row = Arc::new(crate::model::change::Row::new(values));
             Change { schema_version: version, after: Some(row), ..change.clone() }
         });
-        *commit = Arc::new(crate::model::change::Commit {
-            position: commit.position,
-            stamp: commit.stamp,
-            time: commit.time,
-            origin: None,
+        *commit = Arc::new(Commit {
             changes: changes.collect(),
-            notices: vec![],
             related: commit.related.clone(),
-            weight: Default::default(),
+            ..entry(commit.position)
         });
     }
 }
@@ -223,16 +218,7 @@ fn the_commit_at_work_is_not_missed() {
             before: None,
             after: Some(row),
         };
-        Arc::new(Commit {
-            position,
-            stamp: 0,
-            time: 0,
-            origin: None,
-            changes: vec![change],
-            notices: vec![],
-            related: Default::default(),
-            weight: Default::default(),
-        })
+        Arc::new(Commit { changes: vec![change], ..entry(position) })
     };
     let position = |item| match item {
         Some(tail::Item::Commit(commit)) => Some(commit.position),

@@ -109,6 +109,20 @@ fn text(text: String) -> Bytes {
     frame::text(text.len(), |out| out.extend_from_slice(text.as_bytes()))
 }
 
+/// An entry of the log that did nothing.
+pub(crate) fn entry(position: u64) -> Commit {
+    Commit {
+        position,
+        stamp: 0,
+        time: 0,
+        origin: None,
+        changes: Vec::new(),
+        notices: Vec::new(),
+        related: RelatedRows::default(),
+        weight: Default::default(),
+    }
+}
+
 pub(crate) struct Ground {
     pub(crate) catalog: Mutex<Arc<Catalog>>,
     pub(crate) wants: Mutex<Vec<Want>>,
@@ -272,16 +286,9 @@ impl World {
         let gathered = Arc::new(gathered);
         let position = self.position;
         let commit = |notices| {
-            Arc::new(Commit {
-                position,
-                stamp: 0,
-                time: 0,
-                origin: None,
-                changes: changes.clone(),
-                notices,
-                related: RelatedRows { gathered: gathered.clone(), ..RelatedRows::default() },
-                weight: Default::default(),
-            })
+            let related = RelatedRows { gathered: gathered.clone(), ..RelatedRows::default() };
+            let changes = changes.clone();
+            Arc::new(Commit { changes, notices, related, ..entry(position) })
         };
         self.ground.log.lock().unwrap().push(commit(vec![]));
         commit(notices)
