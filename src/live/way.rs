@@ -137,8 +137,8 @@ impl Gate {
 pub(super) enum Replayed {
     /// The subscription has joined the live stream, or its outbox has ended.
     Over,
-    /// A commit under way cannot be told, as it concerns too much; so would it end a live
-    /// subscription.
+    /// A commit under way cannot be told: it concerns too much (410), or is a fault of ours. So
+    /// would it end a live subscription.
     Untellable(Error),
 }
 
@@ -189,9 +189,11 @@ impl Way {
             };
             match self.replay(after).await? {
                 Replayed::Over => return Ok(()),
-                Replayed::Untellable(error) if !self.snapshots() => return Err(error),
                 // It would be no other the next time; the records that match now are.
-                Replayed::Untellable(_) => begin = Begin::Snapshot,
+                Replayed::Untellable(error) if error.kind == Kind::Gone && self.snapshots() => {
+                    begin = Begin::Snapshot;
+                }
+                Replayed::Untellable(error) => return Err(error),
             }
         }
     }

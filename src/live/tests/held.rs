@@ -132,6 +132,57 @@ async fn a_row_that_no_plan_can_read_is_a_fault() {
     assert_eq!(take(&other.outbox), (VecDeque::new(), None));
 }
 
+/// As it ends who is live. Of what is merely too much to be told a snapshot is taken, where one
+/// was asked for.
+#[tokio::test]
+async fn a_fault_ends_a_replay_too() {
+    for (fault, snapshot, pages) in
+        [(true, false, 0), (true, true, 0), (false, false, 0), (false, true, 1)]
+    {
+        // Nothing is in memory any more.
+        let mut world = World::new(Limits { recent_bytes: 1, ..Limits::default() });
+        let mut request = world.request(Principal::owner());
+        request.ask.select = Some("title,category.name".into());
+        let live = world.ear(request.clone()).await;
+        let good = world.blog(Op::Create, 1, json!({"title": "a"}));
+        world.commit(vec![good], vec![]);
+        let mut bad = world.blog(Op::Create, 2, json!({"title": "b"}));
+        bad.schema_version += u32::from(fault);
+        let made = world.made(vec![bad], vec![]);
+        let mut related = made.related.clone();
+        if !fault {
+            related.incomplete.insert(world.schema("blog").id);
+        }
+        let changes = made.changes.clone();
+        let made = Arc::new(Commit { changes, related, ..entry(2) });
+        world.ground.log.lock().unwrap()[1] = made.clone();
+        world.committed(&[made]);
+        let code = if fault { 1011 } else { 4410 };
+        assert_eq!(world.ended(&live).await, code);
+
+        let catalog = world.ground.catalog.lock().unwrap().clone();
+        let plan = Plan::compile(&catalog, &request.principal, &world.limits, &request.ask);
+        let since = Cursor { position: 1, stamp: 0, grant: plan.unwrap().grant };
+        request.start = match snapshot {
+            false => Start::After(since),
+            true => Start::Snapshot { since: Some(since) },
+        };
+        let back = world.ear(request).await;
+        let mut heard = VecDeque::new();
+        let close = loop {
+            let outbox = &back.outbox;
+            let took = std::future::poll_fn(|cx| outbox.poll_take(cx, &mut heard, 9, 9));
+            if let Some(close) = took.await {
+                break close;
+            }
+        };
+        assert_eq!(world.ground.pages.load(Ordering::SeqCst), pages, "{fault} {snapshot}");
+        // A store of paper has no pages: that is a fault of its own.
+        assert_eq!(close.code, if pages > 0 { 1011 } else { code }, "{fault} {snapshot}");
+        assert!(heard.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_token_ends_within_the_second() {
     let world = World::new(Limits::default());

@@ -130,6 +130,8 @@ pub(crate) struct Ground {
     /// Without notices, as a log gives its entries back.
     pub(crate) log: Mutex<Vec<Arc<Commit>>>,
     pub(crate) replays: AtomicUsize,
+    /// Of snapshots, that were asked for.
+    pub(crate) pages: AtomicUsize,
     /// Happens while the log is read next.
     pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -142,6 +144,7 @@ impl Ground {
             barriers: AtomicUsize::new(0),
             log: Mutex::default(),
             replays: AtomicUsize::new(0),
+            pages: AtomicUsize::new(0),
             meanwhile: Mutex::default(),
         }
     }
@@ -166,6 +169,7 @@ impl Source for Arc<Ground> {
     }
 
     fn page(&self, _: snapshot::PageAsk, _: &Arc<Limits>) -> Reading<'_, snapshot::Read> {
+        self.pages.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Err(Error::internal("a store of paper has no pages")) })
     }
 
