@@ -4,6 +4,7 @@
 //! `ROWCAST_BODY_BYTES`, and `"body_bytes"` in the file. Names ending in `_bytes` count bytes,
 //! durations are of type [`Duration`], the rest are plain counts.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const KIB: usize = 1 << 10;
@@ -13,6 +14,10 @@ const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 const DAY: u64 = 24 * 3600;
+/// What this process may use; asked once, as the system reads files to tell.
+static CORES: LazyLock<usize> = LazyLock::new(|| {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(1_024))
+});
 
 /// One bound as the configuration sees it.
 pub struct Bound {
@@ -126,6 +131,8 @@ bounds! {
     waiting_reads: usize = 256, 1 => 1_000_000;
     /// Threads that read rows; each holds a connection and a page cache of its own.
     readers: usize = 4, 1 => 64;
+    /// Threads that serve connections, each its own; by default one for each core.
+    event_loops: usize = *CORES, 1 => 1_024;
     /// Frames one connection may have waiting; beyond it 4408.
     outbox_frames: usize = 1_024, 1 => 1_000_000;
     /// Bytes one connection may have waiting; beyond it 4408.

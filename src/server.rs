@@ -8,12 +8,14 @@ mod hello;
 mod routes;
 mod status;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::TcpSocket;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -28,9 +30,11 @@ use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::live::{self, Close, Live, Tail, TailSink};
 use crate::model::change::Commit;
+use crate::net::accept::{self, Door};
 use crate::net::client;
 use crate::net::clients::Clients;
-use crate::net::http::{self, Bodies, Door};
+use crate::net::http::Bodies;
+use crate::net::loops::Loops;
 #[cfg(target_os = "linux")]
 use crate::net::ring::Ring;
 use crate::schemas;
@@ -59,6 +63,8 @@ pub struct App {
     origins: Origins,
     bodies: Bodies,
     backups: Arc<control::Backups>,
+    /// Where what takes long is done.
+    pool: Handle,
     /// Turns true when the server stops.
     draining: watch::Sender<bool>,
 }
@@ -134,7 +140,8 @@ impl App {
         }
         Ok(Arc::new(App {
             content: Content::new(store.clone(), limits.clone()).with_auth(auth.clone()),
-            clients: Clients::new(&limits),
+            clients: Clients::new(&limits, limits.event_loops),
+            pool: Handle::current(),
             bodies: Bodies::new(&limits),
             backups: Arc::default(),
             draining: watch::channel(false).0,
@@ -240,14 +247,16 @@ pub async fn serve(mut config: Config) -> Result<()> {
     let inner = owner.as_mut().and_then(|owner| owner.listener.take()).map(Door::Owner);
     let _watch = app.schemas.watch();
     let mut accepting = Vec::new();
+    let loops = Loops::start(app.limits.event_loops).map_err(Error::internal)?;
     for door in [Some(Door::Tcp(listener)), inner].into_iter().flatten() {
-        accepting.push(tokio::spawn(http::accept(
+        accepting.push(accept::accept(
             door,
+            loops.handles().clone(),
             app.clone(),
             app.clients.clone(),
             app.limits.clone(),
             app.draining.subscribe(),
-        )));
+        ));
     }
     let catalog = app.store.catalog();
     hello::Welcome { address, config: &app.config, catalog: &catalog, first_admin }.print();
@@ -261,6 +270,7 @@ pub async fn serve(mut config: Config) -> Result<()> {
     for accepting in accepting {
         let _ = accepting.await;
     }
+    loops.end().await;
     Ok(())
 }
 
@@ -273,7 +283,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     // A port that a server has just left may be taken at once.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG)?.into_std()
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Error {
@@ -339,6 +349,7 @@ fn owner_door(data: &Path) -> Result<Option<OwnerDoor>> {
         Err(error) => return Err(fault(error)),
     };
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    listener.set_nonblocking(true).map_err(fault)?;
     std::fs::rename(&made, &path).map_err(fault)?;
     let _ = std::fs::remove_dir(&hidden);
     Ok(Some(OwnerDoor { path, listener: Some(listener) }))

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over TCP and over the owner's socket: accept, bound, hand on, drain.
+//! HTTP/1.1 over TCP and over the owner's socket: bound, hand on, drain.
 //!
 //! **Does not know:** routes, records, what a body means. It keeps one client's trouble (too much,
 //! too slow, a panic in its request) with that client.
@@ -18,20 +18,17 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
-use crate::net::clients::{Clients, Connection};
-use crate::net::stream::{self, Io, Stream};
+use crate::net::clients::Connection;
+use crate::net::stream::Stream;
 
 /// The head of a request; beyond it 431. A URL alone ends at hyper's 64 KiB, with 414.
 const HEAD_BYTES: usize = 128 << 10;
 /// How much of a path is logged.
 const LOGGED_CHARS: usize = 256;
-/// How often it is told that nobody can be let in.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What is read at once of a body.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -53,112 +50,17 @@ pub trait Handler: Send + Sync + 'static {
     fn refuse(&self, error: &Error) -> Response;
 }
 
-/// Where clients come in.
-pub enum Door {
-    /// Everybody's.
-    Tcp(TcpListener),
-    /// The owner's socket: whoever can open it may do everything.
-    Owner(UnixListener),
-}
-
-impl Door {
-    /// Sets what each connection shall have. On Linux they have it from the listener, which saves
-    /// two calls a connection.
-    fn prepare(&self, limits: &Limits) {
-        if let Door::Tcp(listener) = self {
-            // Frames are small and each is a whole message: Nagle would only hold them back. No
-            // system refuses it.
-            let _ = rustix::net::sockopt::set_tcp_nodelay(listener, true);
-            stream::end_when_unheard(listener, limits);
-        }
-    }
-
-    async fn accept(&self) -> std::io::Result<(Io, Option<std::net::IpAddr>)> {
-        match self {
-            Door::Tcp(listener) => {
-                let (io, address) = listener.accept().await?;
-                #[cfg(not(target_os = "linux"))]
-                let _ = io.set_nodelay(true);
-                Ok((Io::Tcp(io), Some(address.ip())))
-            }
-            Door::Owner(listener) => Ok((Io::Unix(listener.accept().await?.0), None)),
-        }
-    }
-}
-
-/// Accepts until `draining` turns true; connections live on in tasks of their own, which finish
-/// what they are answering once it does.
-pub async fn accept<H: Handler>(
-    door: Door,
-    handler: Arc<H>,
-    clients: Arc<Clients>,
-    limits: Arc<Limits>,
-    mut draining: watch::Receiver<bool>,
-) {
-    let mut told: Option<Instant> = None;
-    door.prepare(&limits);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = drained(&mut draining) => return,
-            accepted = door.accept() => accepted,
-        };
-        let (io, address) = match accepted {
-            Ok(accepted) => accepted,
-            // A client that left again: its own affair.
-            Err(error) if is_the_clients(&error) => continue,
-            Err(error) => {
-                // Out of descriptors or memory: the next one may do better.
-                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                    told = Some(Instant::now());
-                    tracing::warn!("cannot accept a connection: {error}");
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        match clients.admit(address) {
-            Some(connection) => {
-                let stream = Stream::new(io, connection, &limits);
-                tokio::spawn(run(stream, handler.clone(), draining.clone()));
-            }
-            None => refuse_connection(io, handler.as_ref()),
-        }
-    }
-}
-
-/// Whether accepting failed for what one client did.
-fn is_the_clients(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
 /// Resolves once `draining` is true, or its sender gone.
 pub async fn drained(draining: &mut watch::Receiver<bool>) {
     let _ = draining.wait_for(|draining| *draining).await;
 }
 
-/// Says 429 without reading, if the socket takes it at once, and closes.
-fn refuse_connection<H: Handler>(io: Io, handler: &H) {
-    let error = Error::new(Kind::Limited { retry_after: 5 }, "too many connections");
-    let response = handler.refuse(&error);
-    let mut head = String::from("HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\n");
-    for (name, value) in response.headers() {
-        if let Ok(value) = value.to_str() {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-    }
-    let Some(Ok(body)) = response.into_body().collect().now_or_never() else { return };
-    let body = body.to_bytes();
-    head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-    let bytes = [head.as_bytes(), &body].concat();
-    let _ = match &io {
-        Io::Tcp(io) => io.try_write(&bytes),
-        Io::Unix(io) => io.try_write(&bytes),
-    };
-}
-
-async fn run<H: Handler>(stream: Stream, handler: Arc<H>, mut draining: watch::Receiver<bool>) {
+/// Serves a connection until it ends; once `draining` turns true, it finishes what it is answering.
+pub(super) async fn run<H: Handler>(
+    stream: Stream,
+    handler: Arc<H>,
+    mut draining: watch::Receiver<bool>,
+) {
     let phase = stream.phase().clone();
     let connection = stream.connection().clone();
     let service = service_fn(move |request: Request| {
@@ -340,63 +242,4 @@ impl Bodies {
 fn too_large(most: usize) -> Error {
     let text = format!("the body is over the limit of {most} bytes");
     Error::new(Kind::TooLarge, text).detail("send less at a time, or raise body_bytes")
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-
-    /// Panics where the path says so.
-    struct Fragile;
-
-    impl Handler for Fragile {
-        async fn call(self: Arc<Self>, request: Request, _: Arc<Connection>) -> Response {
-            assert!(request.uri().path() != "/panic", "as asked");
-            Response::new(Bytes::from("fine").into())
-        }
-
-        fn refuse(&self, error: &Error) -> Response {
-            let mut response = Response::new(Bytes::from(error.message.clone()).into());
-            *response.status_mut() = StatusCode::from_u16(error.status()).expect("a status");
-            response
-        }
-    }
-
-    async fn get(stream: &mut TcpStream, path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut answer = vec![0; 4096];
-        let bytes = stream.read(&mut answer).await.expect("read");
-        String::from_utf8_lossy(&answer[..bytes]).into_owned()
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_one_requests_own() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = listener.local_addr().expect("an address");
-        let limits = Arc::new(Limits::default());
-        let clients = Clients::new(&limits);
-        let (stop, draining) = watch::channel(false);
-        let accepting = tokio::spawn(accept(
-            Door::Tcp(listener),
-            Arc::new(Fragile),
-            clients.clone(),
-            limits,
-            draining,
-        ));
-        let mut one = TcpStream::connect(address).await.expect("connected");
-        let mut other = TcpStream::connect(address).await.expect("connected");
-        assert!(get(&mut other, "/").await.ends_with("fine"));
-        let answer = get(&mut one, "/panic").await;
-        assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
-        assert!(answer.contains("internal error") && !answer.contains("as asked"), "{answer}");
-        assert!(get(&mut other, "/").await.ends_with("fine"));
-        stop.send_replace(true);
-        accepting.await.expect("ended");
-        drop((one, other));
-        clients.all_gone().await;
-    }
 }

@@ -17,12 +17,19 @@ use crate::dialects::fastschema::{poll, realtime};
 use crate::error::{Error, Kind, Result};
 use crate::net::clients::Connection;
 use crate::net::http::{Handler, Request, Response};
+use crate::net::loops::beside;
 use crate::net::{self, socket, sse};
 
 use super::{App, control, hello, status};
 
 /// A whole import that is all or nothing may come from the owner at once.
 const OWNER_BODY_BYTES: usize = 256 << 20;
+
+/// A request of more bytes is worked on beside the event loops: to read, to check and to forget so
+/// much JSON takes up to a millisecond.
+const LONG_REQUEST: usize = 32 << 10;
+/// And an answer of more is put together there: it is copied.
+const LONG_ANSWER: usize = 1 << 20;
 
 /// Who asks, as far as the connection tells.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +114,11 @@ impl App {
     ///
     /// # Errors
     /// Every refusal; [`Handler::refuse`] makes an answer of it.
-    pub async fn answer<B>(&self, request: hyper::Request<B>, peer: Peer) -> Result<Response>
+    pub async fn answer<B>(
+        self: &Arc<Self>,
+        request: hyper::Request<B>,
+        peer: Peer,
+    ) -> Result<Response>
     where
         B: Body<Data = Bytes>,
         B::Error: std::fmt::Display,
@@ -124,8 +135,12 @@ impl App {
         }
         if let (Peer::Owner, Some(command)) = (peer, path.strip_prefix(control::PREFIX)) {
             let body = self.bodies.read(body, OWNER_BODY_BYTES).await?;
-            let answer = control::answer(self, &head.method, command, &body.bytes).await?;
-            return Ok(reply(StatusCode::OK, data(&answer)));
+            let (app, method, command) = (self.clone(), head.method.clone(), command.to_owned());
+            let answering = async move {
+                let answer = control::answer(&app, &method, &command, &body.bytes).await?;
+                Ok(reply(StatusCode::OK, data(&answer)))
+            };
+            return beside(&self.pool, answering).await;
         }
         let route = rest::route(head.method.as_str(), path)?;
         // Whoever is not let in should not make us read a body.
@@ -142,9 +157,25 @@ impl App {
             true => self.bodies.read(body, self.limits.body_bytes).await?,
             false => Default::default(),
         };
-        let call = route.call(query, &body.bytes, &self.limits)?;
-        let answer = self.run(call, &principal, peer).await?;
-        Ok(reply(StatusCode::OK, rest::answer(&answer)))
+        let long = takes_long(&route) || body.bytes.len() + query.len() > LONG_REQUEST;
+        let (app, uri) = (self.clone(), head.uri);
+        let answering = async move {
+            let call = route.call(uri.query().unwrap_or_default(), &body.bytes, &app.limits)?;
+            app.run(call, &principal, peer).await
+        };
+        let answer = match long {
+            true => beside(&self.pool, answering).await?,
+            false => answering.await?,
+        };
+        self.enclose(answer).await
+    }
+
+    /// The answer whose `data` this is.
+    async fn enclose(&self, answer: Vec<u8>) -> Result<Response> {
+        if answer.len() <= LONG_ANSWER {
+            return Ok(reply(StatusCode::OK, rest::answer(&answer)));
+        }
+        beside(&self.pool, async move { Ok(reply(StatusCode::OK, rest::answer(&answer))) }).await
     }
 
     async fn principal(
@@ -209,7 +240,7 @@ impl App {
         let query = uri.query().unwrap_or_default();
         let asked = net::poll::ask(query, principal, connection, &self.live, &self.limits).await?;
         drop(shaking);
-        Ok(reply(StatusCode::OK, rest::answer(&asked.answer().await?)))
+        self.enclose(asked.answer().await?).await
     }
 
     /// Runs a call against the rooms; gives what stands under `data`.
@@ -275,6 +306,32 @@ impl App {
             }
             Call::SchemaDelete { name } => json(self.schemas.delete(principal, &name).await?),
         }
+    }
+}
+
+/// Calls that may take long however short they are: what concerns all schemas, and what hashes a
+/// password, whose memory should stay with the few threads that have used it before.
+fn takes_long(route: &Route) -> bool {
+    match route {
+        Route::SchemaList
+        | Route::SchemaCreate
+        | Route::SchemaGet(_)
+        | Route::SchemaUpdate(_)
+        | Route::SchemaDelete(_)
+        | Route::Login
+        | Route::Password
+        | Route::Status => true,
+        // The store's threads read, write and encode records.
+        Route::List(_)
+        | Route::Read(..)
+        | Route::Create(_)
+        | Route::Update(..)
+        | Route::Delete(..)
+        | Route::BulkUpdate(_)
+        | Route::BulkDelete(_)
+        | Route::Refresh
+        | Route::Logout
+        | Route::Me => false,
     }
 }
 
