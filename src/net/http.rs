@@ -31,6 +31,8 @@ const HEAD_BYTES: usize = 128 << 10;
 const LOGGED_CHARS: usize = 256;
 /// What is read at once of a body.
 const BUFFER_BYTES: usize = 256 << 10;
+/// What is read of a body before others have their turn.
+const BURST_BYTES: usize = 512 << 10;
 
 /// A request as hyper gives it.
 pub type Request = hyper::Request<Incoming>;
@@ -233,7 +235,12 @@ impl Bodies {
                 Some(room) => room.merge(more),
                 None => room = Some(more),
             }
+            let before = bytes.len();
             bytes.extend_from_slice(&data);
+            // One who sends faster than it is read would hold the event loop.
+            if bytes.len() / BURST_BYTES > before / BURST_BYTES {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(Whole { bytes: bytes.into(), _room: room })
     }

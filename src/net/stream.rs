@@ -25,6 +25,11 @@ pub use super::io::Io;
 /// A client that takes a response slower than this is ended, once it is a stall time behind.
 const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
 
+/// What is written at once, and what is written before others have their turn: who reads as fast as
+/// we write would hold the event loop as long as the answer is.
+const WRITE_BYTES: usize = 256 << 10;
+const BURST_BYTES: usize = 1 << 20;
+
 /// Where a connection stands in the exchange of requests and responses; shared by the stream,
 /// which sees bytes, and the service, which sees requests.
 #[derive(Debug)]
@@ -89,6 +94,8 @@ pub struct Stream {
     write_time: Duration,
     /// When the write that now waits began to wait, and what went out since.
     stalled: Option<(Instant, u64)>,
+    /// Bytes written since others had their turn.
+    burst: usize,
     targets: Targets,
     /// Read and rewritten, but more than the reader had room for.
     spare: Vec<u8>,
@@ -107,6 +114,7 @@ impl Stream {
             stall_time: limits.body_time,
             write_time: limits.write_time,
             stalled: None,
+            burst: 0,
             targets: Targets::default(),
             spare: Vec::new(),
         }
@@ -269,17 +277,34 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.burst >= BURST_BYTES {
+            self.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let cut;
+        let bufs = match bufs {
+            [first, ..] if first.len() > WRITE_BYTES => {
+                cut = [io::IoSlice::new(&first[..WRITE_BYTES])];
+                &cut
+            }
+            bufs => bufs,
+        };
         let polled = match &mut self.io {
             Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         };
         match polled {
             Poll::Ready(Ok(bytes)) => {
+                self.burst += bytes;
                 let _ = self.wrote(cx, Some(bytes));
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.wrote(cx, None).map(Err),
+            Poll::Pending => {
+                self.burst = 0;
+                self.wrote(cx, None).map(Err)
+            }
         }
     }
 
@@ -289,7 +314,7 @@ impl AsyncWrite for Stream {
 
     /// hyper flushes when a response is out: nothing is stalled then.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stalled = None;
+        (self.stalled, self.burst) = (None, 0);
         match &mut self.io {
             Io::Tcp(io) => Pin::new(io).poll_flush(cx),
             Io::Unix(io) => Pin::new(io).poll_flush(cx),
