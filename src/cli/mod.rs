@@ -151,7 +151,7 @@ fn configure(flags: Flags, level: &str) -> Result<Config> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::internal)
+    tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(crate::store::nice::step_back).build().map_err(Error::internal)
 }
 
 #[cfg(test)]
