@@ -12,6 +12,7 @@ mod user;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::bench;
 use crate::config::{Config, Flags};
@@ -95,7 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(flags) => {
             let config = configure(flags, "info")?;
-            runtime()?.block_on(server::serve(config))?;
+            pool()?.block_on(server::serve(config))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { dir } => {
@@ -150,8 +151,14 @@ fn configure(flags: Flags, level: &str) -> Result<Config> {
     Ok(config)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(crate::store::nice::step_back).build().map_err(Error::internal)
+/// A server's, for what takes long: its threads step back behind those that serve connections.
+fn pool() -> Result<Runtime> {
+    let mut pool = Builder::new_multi_thread();
+    pool.enable_all().on_thread_start(nice::step_back).build().map_err(Error::internal)
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build().map_err(Error::internal)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! wait for the same listener would all be woken; a listener for each (`SO_REUSEPORT`) would let a
 //! second server share the port unnoticed.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::pin::Pin;
@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, Kind};
 use crate::limits::Limits;
+use crate::live::outbox::Sink;
 use crate::net::clients::Clients;
 use crate::net::http::{self, Handler};
 use crate::net::stream::{self, Io, Stream};
@@ -234,10 +235,8 @@ fn refuse<H: Handler>(io: &Io, handler: &H) {
     let body = body.to_bytes();
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     let bytes = [head.as_bytes(), &body].concat();
-    let _ = match io {
-        Io::Tcp(io) => io.try_write(&bytes),
-        Io::Unix(io) => io.try_write(&bytes),
-    };
+    // The socket itself is asked: the loop has not heard yet that it may be written to.
+    let _ = io.try_write_vectored(&[IoSlice::new(&bytes)]);
 }
 
 #[cfg(test)]
@@ -310,10 +309,14 @@ mod tests {
 
     impl Served {
         fn new(loops: usize) -> Served {
+            Served::within(loops, Limits::default())
+        }
+
+        fn within(loops: usize, limits: Limits) -> Served {
             let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
             listener.set_nonblocking(true).expect("set");
             let address = listener.local_addr().expect("an address");
-            let limits = Arc::new(Limits::default());
+            let limits = Arc::new(limits);
             let clients = Clients::new(&limits, loops);
             let loops = Loops::start(loops).expect("threads");
             let (stop, draining) = watch::channel(false);
@@ -374,6 +377,20 @@ mod tests {
         let (one, answer) = long.await.expect("done");
         assert!(answer.ends_with("long"), "{answer}");
         served.end(vec![one, other, late]).await;
+    }
+
+    #[tokio::test]
+    async fn one_too_many_is_told_so() {
+        let served = Served::within(1, Limits { connections: 1, ..Limits::default() });
+        let mut one = served.connect().await;
+        assert!(get(&mut one, "/").await.ends_with("fine"));
+        let mut answer = Vec::new();
+        let mut other = served.connect().await;
+        other.read_to_end(&mut answer).await.expect("read");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+        assert!(answer.ends_with("too many connections"), "{answer}");
+        served.end(vec![one]).await;
     }
 
     /// Each of many is served, by whichever loop; and all loops end what they serve.

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task;
 
 use crate::error::{Error, Kind, Result};
+use crate::store::nice;
 
 /// The running loops. Dropped, they end by themselves; [`Loops::end`] waits for it.
 pub struct Loops {
@@ -48,7 +49,9 @@ impl Loops {
     pub fn start(count: usize) -> io::Result<Loops> {
         let (mut handles, mut stops, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let mut runtime = Builder::new_current_thread();
+            // Those are the threads of `spawn_blocking`: pages of the log that are told again.
+            let runtime = runtime.enable_all().on_thread_start(nice::step_back).build()?;
             handles.push(runtime.handle().clone());
             let (stop, stopped) = oneshot::channel();
             stops.push(stop);
