@@ -93,7 +93,8 @@ impl Asked {
     }
 }
 
-/// Others that a write of one record may change before it counts as one that takes long.
+/// A write of one record that names more others than so many, or takes more away from it, counts
+/// as one that takes long.
 const CONSEQUENCES: usize = 500;
 
 /// A record as its writer may see it.
@@ -280,7 +281,7 @@ impl Content {
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
             let key = row.get(schema.primary);
-            // Before the count: how long a refusal takes tells nothing.
+            // Before the count: how long it takes to be refused the record tells nothing.
             job.may_delete(&schema, &rules, &row)?;
             if let Some(most) = most
                 && job.tx.drags(&schema, key, most)?

@@ -127,13 +127,27 @@ fn what_is_refused_is_refused_before_anything_is_counted() {
     plant(&world, 700, |_| 1);
     let before = world.entries();
     let guest = Principal::guest();
-    for (call, body) in [
-        ("PUT /api/content/node/1", json!({"children": []})),
-        ("PUT /api/content/node/1", json!({"children": (1..600).collect::<Vec<_>>()})),
-        ("DELETE /api/content/node/1", Json::Null),
-    ] {
-        world.refused(&guest, call, body, 401, "this 'node' with id 1");
+    // Whoever is sent to a lane of those that take long waits behind the second of these.
+    let first = hold(&world.store);
+    first.begun.recv_timeout(PATIENCE).unwrap();
+    let second = hold(&world.store);
+    let calls = [
+        ("PUT", "/api/content/node/1", json!({"children": []})),
+        ("DELETE", "/api/content/node/1", Json::Null),
+    ];
+    let calls = calls.map(|call| hand_in(&world, &guest, None, call));
+    first.release.send(()).unwrap();
+    let refused = world.runtime.block_on(join_all(calls));
+    second.release.send(()).unwrap();
+    world.runtime.block_on(join(first.job, second.job));
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert_eq!(error.status(), 401);
+        assert!(error.message.contains("this 'node' with id 1"), "{}", error.message);
     }
+    let names_many = json!({"children": (1..600).collect::<Vec<_>>()});
+    let call = "PUT /api/content/node/1";
+    world.refused(&guest, call, names_many, 401, "this 'node' with id 1");
     assert_eq!(world.entries(), before);
 }
 

@@ -28,6 +28,9 @@ pub(super) struct Form {
 /// Entries of working memory that are kept from commit to commit.
 pub(super) const KEPT: usize = 1_024;
 
+/// Frames that are looked at for little within one commit.
+const LOOKS: usize = 1 << 20;
+
 /// How long a message may become.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
@@ -52,6 +55,8 @@ pub(super) struct Frames {
     held: usize,
     /// Of them, those made since somebody last looked.
     fresh: usize,
+    /// Frames of the commit that were looked at for that.
+    looked: usize,
 }
 
 /// One message.
@@ -108,21 +113,27 @@ impl Frames {
     pub(super) fn end(&mut self) {
         self.start();
         self.kept.clear();
-        (self.held, self.fresh) = (0, 0);
+        (self.held, self.fresh, self.looked) = (0, 0, 0);
         self.kept.shrink_to(KEPT);
         self.alone.shrink_to(KEPT);
         self.made.shrink_to(KEPT);
         self.ranges.shrink_to(KEPT);
     }
 
-    /// Whether more than so many bytes of the commit's frames may be held, and whether looking
-    /// again who holds them is worth its while.
-    pub(super) fn over(&self, bytes: usize) -> (bool, bool) {
-        (self.held > bytes, self.fresh > bytes / 8)
+    /// Whether more than so many bytes of the commit's frames may be held.
+    pub(super) fn over(&self, bytes: usize) -> bool {
+        self.held > bytes
+    }
+
+    /// Whether looking again who holds them is worth its while: some were made since, and unless
+    /// those are an eighth of so many bytes it has not been done often.
+    pub(super) fn may_recount(&self, bytes: usize) -> bool {
+        self.fresh > 0 && (self.fresh > bytes / 8 || self.looked < LOOKS)
     }
 
     /// Lets go of the frames that nobody else holds any more, and counts the others.
     pub(super) fn recount(&mut self) {
+        self.looked += self.kept.len() + self.made.len();
         let mut held = 0;
         let mut keep = |frame: &Frame| {
             let keep = !frame.is_alone();

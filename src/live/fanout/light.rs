@@ -95,7 +95,7 @@ impl Fanout {
                 return false;
             }
         }
-        if registry.readings().len() > READINGS {
+        if registry.readings().places() > READINGS {
             return false;
         }
         if !registry.readings().is_empty() {

@@ -65,7 +65,9 @@ pub struct Fanout {
     spared: HashMap<SchemaId, u32>,
     /// Makes the writes to many sockets at once.
     carrier: Option<Box<dyn Carrier>>,
-    /// Told since the last write.
+    /// Whether the commit had anything to tell.
+    spoke: bool,
+    /// Those of this round that had.
     commits: usize,
 }
 
@@ -149,6 +151,7 @@ impl Fanout {
             light: false,
             late: Vec::new(),
             spared: HashMap::new(),
+            spoke: false,
             commits: 0,
             carrier: None,
         }
@@ -180,9 +183,13 @@ impl Fanout {
     /// each write, and not be held in the kernel for many sockets while the writer waits for a
     /// core. On two of them an overloaded broadcast reached half the rate with it.
     pub fn flush(&mut self) {
+        self.write();
+        self.commits = 0;
+    }
+
+    fn write(&mut self) {
         let carrier = self.carrier.as_deref_mut().filter(|_| self.commits <= 1);
         outbox::flush(&mut self.due, carrier);
-        self.commits = 0;
     }
 
     /// Tells every subscriber its messages of this commit: they are in its outbox then, and are
@@ -190,7 +197,7 @@ impl Fanout {
     /// have heard is unknown.
     pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
         self.turn = ALL;
-        self.commits += 1;
+        self.spoke = false;
         loop {
             self.find(registry, commit);
             self.tell_found(registry, commit);
@@ -199,6 +206,7 @@ impl Fanout {
             }
             self.turn = self.turn.end..ALL.end;
         }
+        self.commits += usize::from(self.spoke);
         self.told()
     }
 
@@ -261,8 +269,12 @@ impl Fanout {
         };
         let mut lists = std::mem::take(&mut self.lists);
         let told = Told { entry, body, commit, hits, no_transitions };
-        // All of a plan are told, or none.
-        if self.is_over() && !self.each_group(&told, &mut lists, Fanout::has_frames) {
+        // All of a plan are told, or none. Looking who holds the frames lets go of some: whom there
+        // are frames for does not need it.
+        let over = self.frames.over(self.most_bytes)
+            && !self.each_group(&told, &mut lists, Fanout::has_frames)
+            && self.is_over();
+        if over {
             self.fail(plan, false, Fault::TooMuch);
         } else {
             self.each_group(&told, &mut lists, Fanout::tell_group);
@@ -273,13 +285,11 @@ impl Fanout {
     /// Whether so much of the commit's frames waits in outboxes that no more may be made. What
     /// sockets take at once does not count.
     fn is_over(&mut self) -> bool {
-        let (over, worth) = self.frames.over(self.most_bytes);
-        if !over || (!worth && self.due.is_empty()) {
-            return over;
+        if self.frames.may_recount(self.most_bytes) {
+            self.write();
+            self.frames.recount();
         }
-        self.flush();
-        self.frames.recount();
-        self.frames.over(self.most_bytes).0
+        self.frames.over(self.most_bytes)
     }
 
     /// Does `each` with each group that is told something, and what that is, until one gives
@@ -368,6 +378,7 @@ impl Fanout {
     }
 
     fn offer(&mut self, group: &Group, position: u64) {
+        self.spoke = true;
         let frames = &self.offered[..];
         let bytes = outbox::size(frames);
         // No longer than for one group: what is staged is locked, and the next may have to flush.

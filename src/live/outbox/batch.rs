@@ -73,9 +73,14 @@ impl<'a> Batch<'a> {
         if state.has_ended() {
             return Offer::Ended;
         }
-        let told = self.told[at].told();
-        if !state.takes_new(&told) {
-            return outbox.offer_told(state, &told);
+        if !state.takes_new(&self.told[at].told()) {
+            // It may be written until its socket takes no more: not while others are held.
+            if !self.tickets.is_empty() {
+                drop(state);
+                self.carry();
+                return self.send(outbox);
+            }
+            return outbox.offer_told(state, &self.told[at].told());
         }
         self.stage(Ticket { outbox, state, new: Some(at) });
         Offer::Taken

@@ -100,6 +100,11 @@ impl Readings {
         self.by_what.len()
     }
 
+    /// How many [`Readings::reaching`] looks at: as many as there ever were at once.
+    pub fn places(&self) -> usize {
+        self.all.places()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_what.is_empty()
     }

@@ -123,6 +123,30 @@ fn what_waits_of_one_commit_is_bounded() {
     assert_eq!((ids(&frames, "update"), end), (without(0), None));
 }
 
+/// Looking again who holds the frames is for those alone who need new ones.
+#[test]
+fn who_is_told_what_was_made_is_told_beyond_the_bound() {
+    let mut desk = Desk::new(small());
+    let first = |request: &mut Request| request.ask.filter = Some(json!({"id": {"$lte": 1}}));
+    let mut slow: Vec<_> = (1..=4).map(|id| all_but(&mut desk, id)).collect();
+    let quick = desk.listen(first);
+    quick.attach(Arc::new(Open));
+    // With this one it is over.
+    slow.push(all_but(&mut desk, 5));
+    let same = desk.listen(|request| request.ask.filter = Some(json!({"id": {"$lt": 2}})));
+    let late = all_but(&mut desk, 6);
+    write_all(&mut desk, 0);
+    slow.iter().chain([&same, &late]).for_each(|outbox| drop(take(outbox)));
+    write_all(&mut desk, 1);
+
+    let told: Vec<Vec<Frame>> =
+        slow.iter().map(|outbox| take(outbox).0.into_iter().collect()).collect();
+    assert!(told.iter().all(|frames| !frames.is_empty()) && bytes(&told) > BYTES);
+    let (frames, end) = take(&same);
+    assert_eq!((ids(&Vec::from(frames), "update"), end), (vec![1], None));
+    assert_eq!(take(&late).1.map(|close| close.code), Some(4410));
+}
+
 /// Takes everything at once, and keeps nothing.
 struct Open;
 

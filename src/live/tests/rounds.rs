@@ -1,13 +1,14 @@
 //! Commits that wait are told together, and each socket is written once.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
 use super::desk::Desk;
 use crate::limits::Limits;
-use crate::live::outbox::Sink;
+use crate::live::outbox::{Carrier, Sink, Write};
 use crate::model::change::Commit;
 use crate::store::CommitSink;
 
@@ -37,6 +38,19 @@ fn listen(desk: &mut Desk) -> Arc<Writes> {
     let writes = Arc::new(Writes::default());
     outbox.attach(writes.clone());
     writes
+}
+
+/// Counts how often it is asked to write to many.
+#[derive(Clone, Default)]
+struct Asked(Arc<AtomicUsize>);
+
+impl Carrier for Asked {
+    fn carry(&mut self, writes: &[Write<'_>], results: &mut [io::Result<usize>]) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        for (write, result) in writes.iter().zip(results) {
+            *result = write.sink.try_write_vectored(write.bufs);
+        }
+    }
 }
 
 fn commits(desk: &mut Desk, count: usize, records: i64) -> Vec<Arc<Commit>> {
@@ -69,6 +83,33 @@ fn what_waits_is_written_together() {
     let told = other.take().1;
     assert!(told.ends_with(&all), "the same for everybody");
     assert_eq!(desk.matcher.mark.position, 51);
+}
+
+/// A commit alone is written to many at once; who has fallen behind puts more into each write.
+#[test]
+fn the_carrier_is_for_a_commit_alone() {
+    let mut desk = Desk::new(Limits::default());
+    let ears: Vec<_> = (0..10).map(|_| listen(&mut desk)).collect();
+    let asked = Asked::default();
+    desk.matcher.fanout.carry_with(Box::new(asked.clone()));
+    for (count, carried) in [(1, 1), (50, 0), (1, 1)] {
+        let made = commits(&mut desk, count, 1);
+        desk.sink.committed(&made);
+        while desk.matcher.queue.waiting().0 > 0 {
+            assert!(desk.matcher.step());
+        }
+        assert_eq!(asked.0.swap(0, Ordering::Relaxed), carried, "{count} commits");
+        let told: Vec<_> = ears.iter().map(|writes| writes.take().1).collect();
+        assert!(!told[0].is_empty() && told.iter().all(|one| *one == told[0]));
+    }
+    // One that nobody hears of does not make them many.
+    let nobodys = desk.write(&[("category", 1, Some(json!({"name": "a"})))], |_| {});
+    let made = [vec![nobodys], commits(&mut desk, 1, 1)].concat();
+    desk.sink.committed(&made);
+    while desk.matcher.queue.waiting().0 > 0 {
+        assert!(desk.matcher.step());
+    }
+    assert_eq!(asked.0.load(Ordering::Relaxed), 1);
 }
 
 #[test]
