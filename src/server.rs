@@ -212,6 +212,8 @@ async fn issuer(config: &Config) -> Result<Option<(Mapping, Issuer)>> {
 
 /// Files beside those of clients: the store's, the log, the folder's watch.
 const OWN_FILES: u64 = 128;
+/// And those of an event loop, with the doors it may listen at.
+const LOOP_FILES: u64 = 8;
 
 /// Raises this process's bound on open files as far as it goes, and lowers the bound on
 /// connections to what that leaves: a server out of descriptors cannot even say that it is.
@@ -223,7 +225,8 @@ fn bound_by_files(limits: &mut Limits) {
         tracing::debug!("the bound on open files stays: {error}");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return };
-    let room = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1);
+    let own = OWN_FILES + LOOP_FILES * limits.event_loops as u64;
+    let room = usize::try_from(files.saturating_sub(own)).unwrap_or(usize::MAX).max(1);
     if room < limits.connections {
         tracing::info!(
             "at most {room} connections, not {}: this process may open {files} files (ulimit -n)",
@@ -263,6 +266,8 @@ pub async fn serve(mut config: Config) -> Result<()> {
     stop.asked().await;
     tracing::info!("stopping: finishing what is under way");
     tokio::select! {
+        biased;
+        // First: it also says that nobody is let in any more.
         () = app.drain() => {}
         // Asked twice: whoever asks will not wait.
         () = stop.asked() => tracing::warn!("stopping at once"),

@@ -88,6 +88,8 @@ impl Way {
         let mut newest = at.position >= self.core.recent.reach().1;
         let mut fresh = Instant::now();
         loop {
+            // With pages that somebody else has been told there may be nothing to wait for.
+            tokio::task::consume_budget().await;
             if newest {
                 // Room for what is told on joining.
                 self.room(0, 0, at.position).await?;

@@ -30,6 +30,15 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
 const WRITE_BYTES: usize = 256 << 10;
 const BURST_BYTES: usize = 1 << 20;
 
+/// Ready when others have had theirs.
+struct Turn(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Turn")
+    }
+}
+
 /// Where a connection stands in the exchange of requests and responses; shared by the stream,
 /// which sees bytes, and the service, which sees requests.
 #[derive(Debug)]
@@ -96,6 +105,8 @@ pub struct Stream {
     stalled: Option<(Instant, u64)>,
     /// Bytes written since others had their turn.
     burst: usize,
+    /// Others have it.
+    turn: Option<Turn>,
     targets: Targets,
     /// Read and rewritten, but more than the reader had room for.
     spare: Vec<u8>,
@@ -115,6 +126,7 @@ impl Stream {
             write_time: limits.write_time,
             stalled: None,
             burst: 0,
+            turn: None,
             targets: Targets::default(),
             spare: Vec::new(),
         }
@@ -279,14 +291,25 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         if self.burst >= BURST_BYTES {
             self.burst = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            // Behind what the sockets have to say: waking itself would only let those tasks pass
+            // that are ready already.
+            self.turn = Some(Turn(Box::pin(tokio::task::yield_now())));
         }
+        if let Some(turn) = &mut self.turn {
+            ready!(turn.0.as_mut().poll(cx));
+            self.turn = None;
+        }
+        // A short head and a long body mostly.
         let cut;
         let bufs = match bufs {
             [first, ..] if first.len() > WRITE_BYTES => {
-                cut = [io::IoSlice::new(&first[..WRITE_BYTES])];
-                &cut
+                cut = [io::IoSlice::new(&first[..WRITE_BYTES]), io::IoSlice::new(&[])];
+                &cut[..1]
+            }
+            [first, second, ..] if first.len() + second.len() > WRITE_BYTES => {
+                let second = &second[..WRITE_BYTES - first.len()];
+                cut = [io::IoSlice::new(first), io::IoSlice::new(second)];
+                &cut[..]
             }
             bufs => bufs,
         };

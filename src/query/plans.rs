@@ -49,6 +49,8 @@ struct Kept {
     /// Schemas by whether a rule that counts there speaks of the principal itself.
     personal: HashMap<SchemaId, bool>,
     bodies: Bodies,
+    /// No longer kept, and to be freed once nobody waits for it.
+    gone: HashMap<u64, Known>,
 }
 
 /// What plans show that are there still, kept here or not.
@@ -97,7 +99,11 @@ impl Plans {
                 return compile(asked);
             }
             hash = self.hash(principal, personal, asked);
-            if let Some(known) = kept.get(hash, principal, personal, asked) {
+            let found = kept.get(hash, principal, personal, asked);
+            let gone = std::mem::take(&mut kept.gone);
+            drop(kept);
+            drop(gone);
+            if let Some(known) = found {
                 *asked = known.asked;
                 return Ok(known.plan);
             }
@@ -109,6 +115,9 @@ impl Plans {
             if kept.version == catalog.version {
                 kept.put(hash, Known { asked, principal, plan: plan.clone() });
             }
+            let gone = std::mem::take(&mut kept.gone);
+            drop(kept);
+            drop(gone);
         }
         Ok(plan)
     }
@@ -139,7 +148,12 @@ impl Plans {
     fn kept(&self, catalog: &Catalog) -> MutexGuard<'_, Kept> {
         let mut kept = self.lock();
         if kept.version < catalog.version {
-            *kept = Kept { version: catalog.version, ..Kept::default() };
+            let new = Kept { version: catalog.version, ..Kept::default() };
+            let old = std::mem::replace(&mut *kept, new);
+            drop(kept);
+            // Thousands of plans: nobody waits for that.
+            drop(old);
+            return self.lock();
         }
         kept
     }
@@ -196,7 +210,8 @@ impl Kept {
     fn put(&mut self, hash: u64, known: Known) {
         self.young.insert(hash, known);
         if self.young.len() >= PLANS {
-            self.old = std::mem::take(&mut self.young);
+            let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            self.gone.extend(old);
         }
     }
 
