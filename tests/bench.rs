@@ -107,6 +107,22 @@ fn a_filter_each() {
 }
 
 #[test]
+fn several_numbers_of_writers() {
+    let found = results("selective --subscribers 10,20 --writers 1,4 --writes 20 --pairs 1 --json");
+    let told: Vec<_> = found
+        .iter()
+        .map(|result| {
+            assert_eq!(result["rounds"]["server"][0]["deliveries"], 20);
+            json!([result["subscribers"], result["writers"], result["pace"]])
+        })
+        .collect();
+    let expected = [json!([10, 1, "delivery"]), json!([10, 4, "ack"]), json!([20, 1, "delivery"])];
+    assert_eq!((&told[..3], &told[3]), (&expected[..], &json!([20, 4, "ack"])));
+    let (code, _, err) = bench("writes --writers 1,0");
+    assert!(code == 2 && err.contains("--writers"), "{err}");
+}
+
+#[test]
 fn a_floor_that_stores() {
     let found = results("writes --writes 20 --pairs 1 --floor --durable-floor --json");
     assert!(found.iter().all(|result| result["durable_floor"] == true), "{found:?}");
@@ -185,9 +201,21 @@ fn a_rate_that_one_writer_cannot_keep() {
 fn a_table_for_people() {
     let (code, out, err) = bench("broadcast --subscribers 4 --writes 5 --pairs 1 --floor");
     assert_eq!(code, 0, "{err}");
-    for told in ["broadcast: 4 subscribers", "ratio", "delivery ms p99", "missing 0, doubled 0"] {
+    let table = ["broadcast: 4 subscribers", "delivery ms p99", "missing 0, doubled 0"];
+    for told in table.iter().chain(&["floor: the same frames", "ratio: server by floor"]) {
         assert!(out.contains(told), "{told}:\n{out}");
     }
+    assert!(!err.contains("1 of 1"), "{err}");
+}
+
+#[test]
+fn where_nobody_looks_a_line_tells_how_far_it_is() {
+    let (code, out, err) = bench("selective --subscribers 3,4 --writes 5 --pairs 1");
+    assert_eq!(code, 0, "{err}");
+    for line in ["1 of 2: selective, 3 subscribers", "2 of 2: selective, 4 subscribers"] {
+        assert!(err.contains(line), "{err}");
+    }
+    assert!(!out.contains("floor") && !out.contains("of 2"), "{out}");
 }
 
 #[test]

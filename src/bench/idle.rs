@@ -42,6 +42,11 @@ struct Place<'a> {
     headers: String,
 }
 
+/// As progress names it.
+pub fn label(subscribers: usize) -> String {
+    format!("idle, {} subscribers", grouped(subscribers as f64, 0))
+}
+
 /// Whether so many can be opened.
 ///
 /// # Errors

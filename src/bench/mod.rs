@@ -52,8 +52,11 @@ Exits with 1 where a delivery was missing, doubled, behind a later commit or not
 or the server ended a connection.
 
   rowcast bench broadcast --floor
+  rowcast bench selective --subscribers 10000 --writers 1,4,16,64
   rowcast bench selective --subscribers 100,10000 --server old/rowcast
-  rowcast bench all --floor --json > result.json";
+  rowcast bench all --floor --json > result.json
+
+All of them with --floor take some five minutes; --seconds and --pairs make it shorter.";
 
 /// `rowcast bench SCENARIO`.
 #[derive(clap::Args, Debug)]
@@ -118,8 +121,9 @@ impl Bench {
 fn everything(options: &Options, plans: &[usize]) -> Vec<Part> {
     let mut parts = broadcast(options);
     // Several writers keep that pace anyway.
-    if options.pace.is_none() && matches!(options.writers, None | Some(1)) {
-        parts.extend(broadcast(&Options { pace: Some(Pace::Ack), ..options.clone() }));
+    if options.pace.is_none() && options.writers(&[1]).contains(&1) {
+        let (pace, writers) = (Some(Pace::Ack), vec![1]);
+        parts.extend(broadcast(&Options { pace, writers, ..options.clone() }));
     }
     parts.extend(selective(options));
     parts.extend(mixed(options));
@@ -142,36 +146,34 @@ fn mixed(options: &Options) -> Vec<Part> {
     listened("mixed", options, &[1_000], |_| Audience::Mixed)
 }
 
-/// One that somebody listens to, at each of its sizes.
+/// One that somebody listens to, at each of its sizes, by so many writers each time.
 fn listened(
     name: &'static str,
     options: &Options,
     sizes: &[usize],
     audience: impl Fn(usize) -> Audience,
 ) -> Vec<Part> {
-    let pace = options.pace.unwrap_or(match options.writers {
-        None | Some(1) => Pace::Delivery,
-        Some(_) => Pace::Ack,
-    });
-    let writers = usize::from(options.writers.unwrap_or(1));
-    let of = |subscribers| {
-        let audience = audience(subscribers);
-        Part::Load(Scenario { name, audience, subscribers, writers, pace })
-    };
-    options.sizes(sizes).into_iter().map(of).collect()
+    let mut parts = Vec::new();
+    for subscribers in options.sizes(sizes) {
+        for writers in options.writers(&[1]) {
+            let pace = if writers == 1 { Pace::Delivery } else { Pace::Ack };
+            let (pace, audience) = (options.pace.unwrap_or(pace), audience(subscribers));
+            parts.push(Part::Load(Scenario { name, audience, subscribers, writers, pace }));
+        }
+    }
+    parts
 }
 
 fn writes(options: &Options) -> Vec<Part> {
     let audience = Audience::Nobody;
     let pace = options.pace.unwrap_or(Pace::Ack);
-    let writers = options.writers.map_or(vec![1, 64], |writers| vec![usize::from(writers)]);
     let name = "writes";
     let of = |writers| {
         // Nobody listens: what is answered is delivered.
         let pace = if writers > 1 && pace == Pace::Delivery { Pace::Ack } else { pace };
         Part::Load(Scenario { name, audience, subscribers: 0, writers, pace })
     };
-    writers.into_iter().map(of).collect()
+    options.writers(&[1, 64]).into_iter().map(of).collect()
 }
 
 fn idle(options: &Options) -> Vec<Part> {
@@ -194,11 +196,20 @@ impl Part {
         }
     }
 
+    /// As progress names it.
+    fn label(&self) -> String {
+        match self {
+            Part::Load(scenario) => scenario.label(),
+            Part::Idle(subscribers) => idle::label(*subscribers),
+            Part::Match(_) => "match".into(),
+        }
+    }
+
     fn run(&self, options: &Options, bar: &Bar) -> Result<Told> {
         match self {
             Part::Load(scenario) => Ok(report::told(&scenario.run(options, bar)?)),
             Part::Idle(subscribers) => idle::run(*subscribers, options, bar),
-            Part::Match(matching) => matching.told(),
+            Part::Match(matching) => bar.aside(|| matching.told()),
         }
     }
 }
@@ -213,15 +224,18 @@ fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
     let bar = Bar::new();
     if !options.json {
         bar.print(&machine.head());
+        if parts.iter().any(|part| matches!(part, Part::Load(_))) {
+            bar.print(&report::legend(options));
+        }
     }
     let (mut all, mut failed) = (Vec::new(), None);
     let count = parts.len();
     for (number, part) in (1..).zip(parts) {
-        bar.part(number, count);
+        bar.part(number, count, &part.label());
         match part.run(options, &bar) {
             Ok(told) => {
                 if !options.json {
-                    bar.print(&told.table);
+                    bar.print(&format!("\n{}", told.table));
                 }
                 all.push(told);
             }

@@ -11,9 +11,10 @@ pub struct Options {
     /// Subscribers; several sizes with commas [default: the scenario's]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub subscribers: Vec<usize>,
-    /// Connections that write [default: the scenario's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub writers: Option<u16>,
+    /// Connections that write at once; several numbers with commas [default: 1; of `writes` 1,64]
+    #[arg(long, value_name = "N", value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub writers: Vec<u16>,
     /// When the next write is sent: `delivery` (all have the one before; one writer), `ack` (the
     /// one before is answered) or a number (so many a second) [default: delivery with one writer
     /// and somebody who listens, else ack]
@@ -92,6 +93,12 @@ impl Options {
     /// How many subscribers, one run each.
     pub fn sizes(&self, otherwise: &[usize]) -> Vec<usize> {
         if self.subscribers.is_empty() { otherwise.to_vec() } else { self.subscribers.clone() }
+    }
+
+    /// How many writers, one run each.
+    pub fn writers(&self, otherwise: &[u16]) -> Vec<usize> {
+        let writers = if self.writers.is_empty() { otherwise } else { &self.writers };
+        writers.iter().copied().map(usize::from).collect()
     }
 }
 

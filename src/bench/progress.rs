@@ -1,4 +1,5 @@
-//! How far a bench is, on stderr where somebody looks at it.
+//! How far a bench is, on stderr: a bar where somebody looks at it, else a line for each of several
+//! measurements.
 
 use std::io::IsTerminal as _;
 
@@ -19,11 +20,19 @@ impl Bar {
     }
 
     /// Which of several measurements begins.
-    pub fn part(&self, number: usize, of: usize) {
-        if let Bar(Some(bar)) = self
-            && of > 1
-        {
-            bar.set_prefix(format!("({number} of {of}) "));
+    pub fn part(&self, number: usize, of: usize, what: &str) {
+        match self {
+            _ if of <= 1 => {}
+            Bar(Some(bar)) => bar.set_prefix(format!("({number} of {of}) ")),
+            Bar(None) => eprintln!("rowcast: {number} of {of}: {what}"),
+        }
+    }
+
+    /// Does what shows how far it is by itself.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self {
+            Bar(Some(bar)) => bar.suspend(work),
+            Bar(None) => work(),
         }
     }
 
@@ -39,11 +48,7 @@ impl Bar {
     /// A result, to stdout. Whoever reads it may have gone (`| head`): that is no fault.
     pub fn print(&self, text: &str) {
         use std::io::Write as _;
-        let print = || drop(writeln!(std::io::stdout().lock(), "{text}"));
-        match self {
-            Bar(Some(bar)) => bar.suspend(print),
-            Bar(None) => print(),
-        }
+        self.aside(|| drop(writeln!(std::io::stdout().lock(), "{text}")));
     }
 
     /// The share of it that is done.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use super::check::Faults;
 use super::drive::{Milliseconds, Sample};
 use super::machine::Machine;
+use super::options::Options;
 use super::scenario::Outcome;
 use super::stats::median;
 
@@ -117,6 +118,26 @@ pub fn told(outcome: &Outcome) -> Told {
         json: result(outcome),
         whole: outcome.faults.is_none() && outcome.floor_faults.is_none(),
     }
+}
+
+/// What the figures mean, above all tables.
+pub fn legend(options: &Options) -> String {
+    let mut lines = vec![
+        "CPU and memory are the server's; ms run from the sending of a write to the reading of its \
+         answer,\nor of its frame"
+            .to_owned(),
+    ];
+    if options.floor {
+        let stores = match options.durable_floor {
+            true => "writes each record into a file, syncs it, and matches nothing",
+            false => "stores and matches nothing",
+        };
+        lines.push(format!(
+            "floor: the same frames by bare write() calls, from a process that {stores}\n\
+             ratio: server by floor, the median over the rounds (least to most)"
+        ));
+    }
+    lines.join("\n")
 }
 
 fn table(outcome: &Outcome) -> String {

@@ -16,6 +16,7 @@ use super::place::Bed;
 use super::process::{self, Running, Usage};
 use super::progress::Bar;
 use super::record::{Record, Template};
+use super::report::grouped;
 
 /// What is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +77,22 @@ impl Scenario {
         }
     }
 
+    /// As progress names it.
+    pub fn label(&self) -> String {
+        let many = |number, what| format!(", {} {what}", grouped(number as f64, 0));
+        let mut label = self.name.to_owned();
+        if self.subscribers > 0 {
+            label.push_str(&many(self.subscribers, "subscribers"));
+        }
+        if self.writers > 1 {
+            label.push_str(&many(self.writers, "writers"));
+        }
+        label
+    }
+
     pub fn run(&self, options: &Options, bar: &Bar) -> Result<Outcome> {
-        bar.say(format!("{}: starting", self.name));
+        let label = self.label();
+        bar.say(format!("{label}: starting"));
         let bed = Bed::make(options)?;
         let mut client = Client::new()?;
         let sizes = self.sizes(self.subscribers);
@@ -111,7 +126,7 @@ impl Scenario {
             patience: options.patience(),
         };
         let warm = Stretch { length: warm(options), ..stretch };
-        bar.say(format!("{}: warming up", self.name));
+        bar.say(format!("{label}: warming up"));
         let mut faults = warm.run(&mut client, &mut server, |_| {})?.faults;
         let mut floor_faults = Faults::default();
         let mut floor = match options.floor {
@@ -125,10 +140,10 @@ impl Scenario {
         let mut rounds = (Vec::new(), Vec::new());
         for round in 1..=options.pairs {
             if let Some((_, floor)) = &mut floor {
-                bar.say(format!("{}: floor, {round} of {}", self.name, options.pairs));
+                bar.say(format!("{label}: floor, {round} of {}", options.pairs));
                 rounds.1.push(stretch.run(&mut client, floor, |share| bar.at(share))?);
             }
-            bar.say(format!("{}: server, {round} of {}", self.name, options.pairs));
+            bar.say(format!("{label}: server, {round} of {}", options.pairs));
             rounds.0.push(stretch.run(&mut client, &mut server, |share| bar.at(share))?);
         }
         settle(&mut client)?;
@@ -179,7 +194,7 @@ impl Scenario {
             let class = (place % classes) as u32;
             asks(class, &path(class), &headers)
         });
-        bar.say(format!("{}: subscribing", self.name));
+        bar.say(format!("{}: subscribing", self.label()));
         client.open(side, address, all, |opened| bar.at(opened as f64 / number as f64))
     }
 
@@ -196,7 +211,7 @@ impl Scenario {
         let subscribers = self.floor_subscribers();
         let headers = bed.headers();
         let all = (0..subscribers).map(|_| asks(0, "/", &headers));
-        bar.say(format!("{}: subscribing at the floor", self.name));
+        bar.say(format!("{}: subscribing at the floor", self.label()));
         client.open(Side::Floor, running.address, all, |opened| {
             bar.at(opened as f64 / subscribers as f64);
         })?;

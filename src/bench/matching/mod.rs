@@ -177,7 +177,7 @@ fn print(text: &str) {
 
 fn table(cells: &[Cell]) -> String {
     let mut out = String::from(
-        "One change told among distinct plans, in process; microseconds (insert, remove: median)\n\
+        "match: one change told among distinct plans, in process; microseconds (insert, remove: median)\n\
          plans                  p50      p99     mean   growth  matches   insert      max   remove      max  compile  bytes/plan\n",
     );
     let mut first: Option<&Cell> = None;
