@@ -68,12 +68,13 @@ pub struct Server {
     admin: Mutex<Option<String>>,
 }
 
-/// The built binary, without the tester's own environment and in `dir`.
+/// The built binary in `dir`, without the tester's own environment but for whether sockets are
+/// written together, so that any suite can be run both ways.
 pub fn rowcast(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rowcast"));
     command.current_dir(dir);
     command.env_clear();
-    for name in ["PATH", "HOME", "TMPDIR", "LLVM_PROFILE_FILE"] {
+    for name in ["PATH", "HOME", "TMPDIR", "LLVM_PROFILE_FILE", "ROWCAST_IO_URING"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

@@ -89,6 +89,10 @@ impl World {
         if rng.chance(40) {
             options = options.env("ROWCAST_RECENT_BYTES", "1MiB");
         }
+        // Every other world, where the tester has not said which.
+        if std::env::var_os("ROWCAST_IO_URING").is_none() {
+            options = options.env("ROWCAST_IO_URING", seed % 2 == 1);
+        }
         let server = Server::start(options);
         let admin = Person { name: "admin", id: String::new(), token: Some(server.admin_token()) };
         let mut people = vec![admin];
@@ -239,6 +243,10 @@ impl World {
         let shown = question.select.is_empty() || question.select.split(',').any(|n| n == watch);
         if question.who == 0 && shown {
             all.push(("watching", Told { watch: Some(watch), ..moving }, flaky));
+        }
+        if group == 0 {
+            // As many who hear the same as are written together.
+            all.extend((0..4).map(|_| ("crowd", plain.clone(), steady)));
         }
         let make = |(name, told, manner): (&str, Told, Manner)| {
             let rng = Rng(self.rng.next());
