@@ -44,11 +44,12 @@ pub struct Error {
     pub kind: Kind,
     pub message: String,
     pub detail: Option<String>,
-    /// For schema errors: one entry a problem.
+    /// For schema errors: one entry a problem. For an import that ended under way: the records
+    /// that were refused before.
     pub problems: Vec<Problem>,
 }
 
-/// One thing wrong with a schema file.
+/// One thing wrong with a schema file, or with what was to be imported.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// FastSchema's stable code where one fits, e.g. `field.type.invalid`.
@@ -57,7 +58,7 @@ pub struct Problem {
     pub file: Option<String>,
     /// 1-based line in that file, where known.
     pub line: Option<usize>,
-    /// JSON path within the file, e.g. `fields[2].type`.
+    /// JSON path within the file, e.g. `fields[2].type`; of a record, within the call: `records[7]`.
     pub path: String,
     /// The field at fault, empty where none is.
     pub field: String,

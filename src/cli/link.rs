@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use tokio::net::UnixStream;
 
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::net::client::{Bounds, Place};
 use crate::server::{self, App, Peer};
 
@@ -88,8 +88,18 @@ impl Link {
         if status == 200 {
             return Ok(answer["data"].take());
         }
+        let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
         let message = answer["error"]["message"].as_str().unwrap_or("refused");
-        Err(Error::bad(message))
+        let problem = |problem: &Json| Problem {
+            code: text(&problem["code"]),
+            file: None,
+            line: None,
+            path: text(&problem["path"]),
+            field: text(&problem["field"]),
+            message: text(&problem["message"]),
+        };
+        let problems = answer["data"]["field_errors"].as_array().into_iter().flatten();
+        Err(Error { problems: problems.map(problem).collect(), ..Error::bad(message) })
     }
 }
 

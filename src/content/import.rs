@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use crate::auth::directory::Directory;
 use crate::auth::grant::Action;
 use crate::auth::principal::Principal;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problem, Result};
 use crate::filter::{Predicate, Test, TestOp};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
@@ -69,7 +69,8 @@ impl Content {
     ///
     /// # Errors
     /// Those of no single record: no such schema, no rule, over the limits of a write. What was
-    /// committed before such an error stays, and its message says so.
+    /// committed before such an error stays: its message says how many records that are, and its
+    /// `problems` which were refused among them.
     pub async fn import(
         &self,
         principal: &Principal,
@@ -94,12 +95,13 @@ impl Content {
                 Ok(done) => imported.add(before, done),
                 Err(error) if before == 0 => return Err(error),
                 Err(error) => {
-                    let Imported { created, updated, .. } = imported;
+                    let Imported { created, updated, refused, .. } = imported;
                     let message = format!(
                         "{} (of the {before} before, {created} created, {updated} updated)",
                         error.message
                     );
-                    return Err(Error { message, ..error });
+                    let problems = refused.into_iter().map(problem).collect();
+                    return Err(Error { message, problems, ..error });
                 }
             }
             before += count;
@@ -201,6 +203,18 @@ impl Imported {
             Outcome::Updated => self.updated += 1,
             Outcome::Skipped => self.skipped += 1,
         }
+    }
+}
+
+/// A refused record, as the error of the whole call tells it.
+fn problem((index, error): (usize, Error)) -> Problem {
+    Problem {
+        code: "record.refused".to_owned(),
+        file: None,
+        line: None,
+        path: format!("records[{index}]"),
+        field: String::new(),
+        message: error.message,
     }
 }
 

@@ -135,6 +135,38 @@ fn bad_rows_are_told_and_good_ones_kept() {
 }
 
 #[test]
+fn an_import_that_ends_under_way_tells_what_is_written() {
+    let node = json!({
+        "name": "node", "namespace": "nodes", "label_field": "name",
+        "fields": [
+            {"name": "name", "label": "N", "type": "string", "unique": true},
+            {"name": "parent", "label": "P", "type": "relation", "optional": true,
+             "relation": {"schema": "node", "field": "children", "type": "o2m"}},
+            {"name": "children", "label": "C", "type": "relation", "optional": true,
+             "relation": {"schema": "node", "field": "parent", "type": "o2m", "owner": true}}
+        ]
+    });
+    // As many as one commit of an import holds, and no consequences beside them.
+    let options = Options::default().schema("node", node).env("ROWCAST_WRITE_RECORDS", "500");
+    let server = Server::start(options);
+    let row = |at: usize| match at {
+        7 => json!({"name": "6"}),
+        700 => json!({"name": "parent", "children": [{"id": 1}, {"id": 2}, {"id": 3}]}),
+        _ => json!({"name": at.to_string()}),
+    };
+    let text: String = (1..=1_200).map(|at| row(at).to_string() + "\n").collect();
+    std::fs::write(server.dir.path().join("nodes.ndjson"), text).expect("written");
+    let (code, out, err) = import(server.dir.path(), "node", "nodes.ndjson", &[]);
+    assert_eq!((code, out.as_str()), (1, "1001 rows read: 499 created, 1 refused\n"), "{err}");
+    let [refused, ended] = err.lines().collect::<Vec<_>>()[..] else { panic!("{err}") };
+    assert!(refused.starts_with("line 7: "), "{refused}");
+    assert!(ended.contains("lines 501 to 1000: ") && ended.contains("500"), "{ended}");
+    assert_eq!(total(&server, "node"), json!(499));
+    let all = import(server.dir.path(), "node", "nodes.ndjson", &["--all-or-nothing"]);
+    assert_eq!((all.0, all.1.as_str()), (1, "1200 rows: 0 created, 1 refused; none was kept\n"));
+}
+
+#[test]
 fn csv_ndjson_and_no_server() {
     let dir = place();
     let csv = "Name,Description\nnews,\n\"a,b\",\"two\nlines\"\nnews,again\nx\n";

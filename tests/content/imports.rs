@@ -94,6 +94,9 @@ fn an_error_of_the_whole_call_tells_what_is_written() {
     let told = "(of the 500 before, 499 created, 0 updated)";
     assert!(error.message.contains(told), "{}", error.message);
     assert_eq!(entries(&world, before), [IMPORT_RECORDS - 1]);
+    let [refused] = &error.problems[..] else { panic!("{:?}", error.problems) };
+    assert_eq!((&*refused.path, &*refused.code), ("records[3]", "record.refused"));
+    assert!(refused.message.contains("name"), "{}", refused.message);
 }
 
 #[test]

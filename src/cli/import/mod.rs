@@ -134,29 +134,35 @@ impl Import {
             refused: 0,
         };
         let mut count = 0u64;
-        for row in rows {
-            count += 1;
-            match row.columns.and_then(|columns| mapping.record(columns)) {
-                Ok(record) => sending.add(row.line, record).await?,
-                Err(why) => sending.refuse(row.line, &why),
+        let all = async {
+            for row in rows {
+                count += 1;
+                match row.columns.and_then(|columns| mapping.record(columns)) {
+                    Ok(record) => sending.add(row.line, record).await?,
+                    Err(why) => sending.refuse(row.line, &why),
+                }
+                sending.bar.set_position(read.load(Ordering::Relaxed));
             }
-            sending.bar.set_position(read.load(Ordering::Relaxed));
-        }
-        if !self.all_or_nothing || sending.refused == 0 {
-            sending.send().await?;
-        }
+            if !self.all_or_nothing || sending.refused == 0 {
+                sending.send().await?;
+            }
+            Ok(())
+        };
+        let ended: Result<()> = all.await;
         sending.bar.finish_and_clear();
         let Sending { created, updated, skipped, refused, .. } = sending;
-        let mut text = format!("{count} rows: {created} created");
+        let read = if ended.is_ok() { "rows" } else { "rows read" };
+        let mut text = format!("{count} {read}: {created} created");
         for (number, what) in [(updated, "updated"), (skipped, "skipped"), (refused, "refused")] {
             if number > 0 {
                 text.push_str(&format!(", {number} {what}"));
             }
         }
-        if self.all_or_nothing && refused > 0 {
+        if self.all_or_nothing && (refused > 0 || ended.is_err()) {
             text.push_str("; none was kept");
         }
         say(text);
+        ended?;
         Ok(if refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
@@ -187,18 +193,41 @@ impl Sending<'_> {
         };
         let body = serde_json::to_vec(&body).map_err(Error::internal)?;
         self.bytes = 0;
-        let answer = self.link.post("/owner/import", body).await?;
+        let lines = std::mem::take(&mut self.lines);
+        let answer = match self.link.post("/owner/import", body).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.ended(&lines, error)),
+        };
         let number = |key: &str| answer[key].as_u64().unwrap_or_default();
         self.created += number("created");
         self.updated += number("updated");
         self.skipped += number("skipped");
-        let lines = std::mem::take(&mut self.lines);
         for refused in answer["refused"].as_array().into_iter().flatten() {
             let index = refused["index"].as_u64().unwrap_or(u64::MAX) as usize;
             let line = lines.get(index).copied().unwrap_or_default();
             self.refuse(line, refused["message"].as_str().unwrap_or("refused"));
         }
         Ok(())
+    }
+
+    /// A call failed that held these lines: tells which of them were refused before, if the server
+    /// says so.
+    fn ended(&mut self, lines: &[u64], error: Error) -> Error {
+        for problem in &error.problems {
+            let index =
+                problem.path.strip_prefix("records[").and_then(|path| path.strip_suffix(']'));
+            let line = index.and_then(|index| lines.get(index.parse::<usize>().ok()?));
+            if let Some(line) = line {
+                self.refuse(*line, &problem.message);
+            }
+        }
+        match (lines.first(), lines.last()) {
+            (Some(first), Some(last)) => {
+                let message = format!("lines {first} to {last}: {}", error.message);
+                Error { message, ..error }
+            }
+            _ => error,
+        }
     }
 
     fn refuse(&mut self, line: u64, why: &str) {
