@@ -184,6 +184,51 @@ fn after_much_the_thread_is_told_at_once_until_it_has_little_again() {
     assert_eq!(take(&ear).0.len(), commits.len());
 }
 
+/// Many plans come up for a commit: those of its schema that follow are left to the thread for a
+/// while, without a look at what comes up for them, and those of another schema are not.
+#[test]
+fn a_schema_of_many_candidates_is_not_tried_again_soon() {
+    let mut desk = Desk::new(Limits::default());
+    // The index finds them by their views; none of them matches what is written here.
+    listen(&mut desk, 4_097, |request, n| {
+        let parts =
+            [json!({"title": {"$notcontains": "a"}}), json!({"title": {"$neq": n.to_string()}})];
+        request.ask.filter = Some(json!({"views": 1, "$and": parts}));
+    });
+    let ear = desk.listen(|_| {});
+    let blog = |views: i64| ("blog", 1, Some(json!({"title": "a", "views": views})));
+    let rounds: Vec<_> = (0..2)
+        .map(|_| {
+            let many = desk.write(&[blog(1)], |_| {});
+            let others = [1, 2].map(|id| {
+                let category = ("category", id, Some(json!({"name": "a"})));
+                desk.write(&[category], |_| {})
+            });
+            let few: Vec<_> = (0..300).map(|_| desk.write(&[blog(2)], |_| {})).collect();
+            (many, others, few)
+        })
+        .collect();
+    let Desk { matcher, mut sink, .. } = desk;
+    let helm = Helm::new(matcher);
+    // Whether the writer told it.
+    let mut told = |commit: &Arc<Commit>| {
+        sink.committed(std::slice::from_ref(commit));
+        sink.answered(true);
+        let by_writer = helm.look(|matcher| matcher.mark.position) == commit.position;
+        until(&helm, commit.position);
+        by_writer
+    };
+    for (many, others, few) in &rounds {
+        assert!(!told(many));
+        // After much the first is brought to the thread, which finds that it is little.
+        assert_eq!(others.each_ref().map(&mut told), [false, true], "another schema");
+        let left = few.iter().take_while(|commit| !told(commit)).count();
+        assert!((250..=260).contains(&left), "{left} were left to the thread");
+        assert!(few[left + 1..].iter().all(&mut told));
+    }
+    assert_eq!(take(&ear).0.len(), 602);
+}
+
 #[test]
 fn a_command_between_a_commit_and_its_answer_keeps_its_place() {
     let mut desk = Desk::new(Limits::default());
