@@ -1,10 +1,11 @@
 //! What each principal's subscriptions cost, bounded as long as they last.
 
-use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Kind, Result};
 pub use crate::store::fair::Payer;
+
+use super::table::Table;
 
 /// All principals with subscriptions.
 #[derive(Debug, Default)]
@@ -12,8 +13,8 @@ pub struct Ledger {
     accounts: Mutex<Accounts>,
 }
 
-/// A table that grows a few entries at a time: the matcher takes the lock too, for those it ends.
-type Accounts = griddle::HashMap<Payer, Account, RandomState>;
+/// A table that grows a part at a time: the matcher takes the lock too, for those it ends.
+type Accounts = Table<Payer, Account>;
 
 #[derive(Debug, Default)]
 struct Account {
@@ -69,7 +70,7 @@ impl Ledger {
             ));
         }
         let bounded = most.is_some();
-        for sum in accounts.entry(payer).or_default().sums(bounded) {
+        for sum in accounts.get_or_insert_with(payer, Account::default).sums(bounded) {
             sum.cost += cost;
             sum.subscriptions += 1;
         }

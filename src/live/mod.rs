@@ -36,6 +36,7 @@ pub mod snapshot;
 pub mod source;
 pub mod subscription;
 mod sweep;
+mod table;
 pub mod tail;
 pub mod teller;
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct Times {
     pub mean_us: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+    /// What one in ten thousand takes longer than.
+    pub p9999_us: f64,
     pub max_us: f64,
 }
 
@@ -63,7 +65,8 @@ impl Times {
             nanos.get(place.min(nanos.len().saturating_sub(1))).map_or(0.0, |nanos| us(*nanos))
         };
         let mean_us = us(nanos.iter().sum()) / nanos.len().max(1) as f64;
-        Times { mean_us, p50_us: at(0.5), p99_us: at(0.99), max_us: at(1.0) }
+        let (p50_us, p99_us, p9999_us) = (at(0.5), at(0.99), at(0.9999));
+        Times { mean_us, p50_us, p99_us, p9999_us, max_us: at(1.0) }
     }
 }
 
@@ -195,7 +198,9 @@ mod tests {
     fn times_are_told_by_rank() {
         let times = Times::of((1..=1000).rev().map(|n| n * 1000).collect());
         assert_eq!((times.p50_us, times.p99_us, times.max_us), (501.0, 991.0, 1000.0));
-        assert_eq!(times.mean_us, 500.5);
+        assert_eq!((times.mean_us, times.p9999_us), (500.5, 1000.0));
+        let many = Times::of((0..100_000).map(|n| n * 1000).collect());
+        assert_eq!((many.p9999_us, many.max_us), (99_990.0, 99_999.0));
         assert_eq!(Times::of(Vec::new()).max_us, 0.0);
     }
 }

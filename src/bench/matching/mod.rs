@@ -178,7 +178,7 @@ fn print(text: &str) {
 fn table(cells: &[Cell]) -> String {
     let mut out = String::from(
         "match: one change told among distinct plans, in process; microseconds (insert, remove: median)\n\
-         plans                  p50      p99     mean   growth  matches   insert      max   remove      max  compile  bytes/plan\n",
+         plans                  p50      p99     mean   growth  matches   insert   p99.99      max   remove   p99.99      max  compile  bytes/plan\n",
     );
     let mut first: Option<&Cell> = None;
     for cell in cells {
@@ -190,15 +190,17 @@ fn table(cells: &[Cell]) -> String {
         let bytes = cell.bytes_per_plan.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         let _ = writeln!(
             out,
-            "{:<9}{plans:>10} {:>8.2} {:>8.2} {:>8.2} {growth:>8.1} {:>8.1} {:>8.2} {:>8.0} {:>8.2} {:>8.0} {:>8.2} {bytes:>11}",
+            "{:<9}{plans:>10} {:>8.2} {:>8.2} {:>8.2} {growth:>8.1} {:>8.1} {:>8.2} {:>8.0} {:>8.0} {:>8.2} {:>8.0} {:>8.0} {:>8.2} {bytes:>11}",
             cell.family,
             cell.change.p50_us,
             cell.change.p99_us,
             cell.change.mean_us,
             cell.matches,
             cell.insert.p50_us,
+            cell.insert.p9999_us,
             cell.insert.max_us,
             cell.remove.p50_us,
+            cell.remove.p9999_us,
             cell.remove.max_us,
             cell.compile_us,
         );

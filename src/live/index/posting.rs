@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use griddle::HashMap;
-use griddle::hash_map::Entry;
+use crate::live::table::Table;
 
 /// A plan as the index writes it down: 2^32 plans do not fit into memory.
 pub(super) type Id = u32;
@@ -66,24 +65,15 @@ impl Posting {
 /// things that meet; where two meet all the same, both lists are one, and a candidate too many is
 /// found out when it is checked.
 #[derive(Debug, Default)]
-pub(super) struct Postings(HashMap<u64, Posting, BuildHasherDefault<Plain>>);
+pub(super) struct Postings(Table<u64, Posting, BuildHasherDefault<Plain>>);
 
 impl Postings {
     pub(super) fn add(&mut self, hash: u64, plan: Id) {
-        match self.0.entry(hash) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Posting::One(plan));
-            }
-            Entry::Occupied(mut list) => list.get_mut().add(plan),
-        }
+        self.0.get_or_insert_with(hash, || Posting::One(plan)).add(plan);
     }
 
     pub(super) fn remove(&mut self, hash: u64, plan: Id) {
-        if let Entry::Occupied(mut list) = self.0.entry(hash)
-            && list.get_mut().remove(plan)
-        {
-            list.remove();
-        }
+        self.0.remove_if(&hash, |list| list.remove(plan));
     }
 
     pub(super) fn get(&self, hash: u64) -> Option<&Posting> {

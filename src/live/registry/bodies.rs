@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::query::{Body, Plan};
 
-use super::Growing;
+use crate::live::table::Table;
+
 use super::slab::Slab;
 
 /// Index of a body; plans of the same projection and grant share one.
@@ -18,7 +19,7 @@ struct Shared {
 #[derive(Default)]
 pub(super) struct Bodies {
     all: Slab<Shared>,
-    by_key: Growing<Arc<[u8]>, BodyId>,
+    by_key: Table<Arc<[u8]>, BodyId>,
 }
 
 impl Bodies {

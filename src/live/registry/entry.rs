@@ -3,18 +3,17 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use griddle::hash_map;
-
 use crate::live::index::Filed;
 use crate::live::message::{Encode, Events};
 use crate::live::outbox::Outbox;
 use crate::live::subscription::{Request, SubId};
+use crate::live::table::Table;
 use crate::model::related::Key;
 use crate::query::Plan;
 
 use super::payers::Audience;
 use super::slab::Slab;
-use super::{BodyId, EncoderId, Growing, Mode, ReadingId};
+use super::{BodyId, EncoderId, Mode, ReadingId};
 
 /// Listeners of a plan who get the same bytes.
 pub struct Group {
@@ -44,7 +43,7 @@ pub struct Entry {
     pub(in crate::live) events: Events,
     pub(super) groups: Slab<Group>,
     /// Groups with a `key`, by it; the others in `open`.
-    pub(super) by_key: Growing<Key, Vec<usize>>,
+    pub(super) by_key: Table<Key, Vec<usize>>,
     pub(super) open: Vec<usize>,
     pub(super) listeners: usize,
     /// Of them, who is told transitions, and who is told which fields changed.
@@ -67,7 +66,7 @@ impl Entry {
             body,
             events: Events::NONE,
             groups: Slab::default(),
-            by_key: Growing::default(),
+            by_key: Table::default(),
             open: Vec::new(),
             listeners: 0,
             transitions: 0,
@@ -94,7 +93,7 @@ impl Entry {
         self.cursors += usize::from(mode.cursors.is_some());
         self.events = self.events.with(request.events);
         let siblings = match key {
-            Some(key) => self.by_key.entry(key.clone()).or_default(),
+            Some(key) => self.by_key.get_or_insert_with(key.clone(), Vec::new),
             None => &mut self.open,
         };
         for at in siblings.iter() {
@@ -135,12 +134,10 @@ impl Entry {
         match self.groups.remove(at).and_then(|group| group.key) {
             None => self.open.retain(|group| *group != at),
             Some(key) => {
-                if let hash_map::Entry::Occupied(mut siblings) = self.by_key.entry(key) {
-                    siblings.get_mut().retain(|group| *group != at);
-                    if siblings.get().is_empty() {
-                        siblings.remove();
-                    }
-                }
+                self.by_key.remove_if(&key, |siblings| {
+                    siblings.retain(|group| *group != at);
+                    siblings.is_empty()
+                });
             }
         }
         (left, None)

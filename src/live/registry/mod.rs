@@ -21,6 +21,7 @@ use crate::query::{Body, Plan};
 use super::index::{Index, Plain};
 use super::outbox::Outbox;
 use super::subscription::{Request, Start, SubId, Told};
+use super::table::Table;
 use super::wanted::Hold;
 
 use bodies::Bodies;
@@ -109,18 +110,13 @@ struct Counts {
     transitions: usize,
 }
 
-/// A table that moves a few entries at each insertion while it grows. One that moves all at once
-/// stops the matcher for as long as that takes, and these three grow together: some 0.3 s at a
-/// million.
-type Growing<K, V, S = RandomState> = griddle::HashMap<K, V, S>;
-
 /// All plans and subscribers. Owned by whoever is at the helm.
 #[derive(Default)]
 pub struct Registry {
     plans: Slab<Entry>,
     /// By a hash of the key: a table that grows must not read a million keys again while commits
     /// wait. Two keys of one hash do not meet here; the later plan is shared by nobody then.
-    by_plan_key: Growing<u64, PlanId, BuildHasherDefault<Plain>>,
+    by_plan_key: Table<u64, PlanId, BuildHasherDefault<Plain>>,
     hash: RandomState,
     by_schema: HashMap<SchemaId, Counts>,
     index: Index,
@@ -130,7 +126,7 @@ pub struct Registry {
     /// Plans with listeners that are sent cursors.
     with_cursors: BTreeSet<PlanId>,
     encoders: Vec<&'static str>,
-    subscribers: Growing<SubId, Box<Subscriber>>,
+    subscribers: Table<SubId, Box<Subscriber>>,
     /// Ends of tokens, seconds since 1970.
     expiries: BTreeSet<(i64, SubId)>,
 }
@@ -235,7 +231,7 @@ impl Registry {
         let body = self.bodies.share(&mut plan);
         let id = self.plans.next();
         let filed = self.index.add(id, &plan.catalog, &plan.schema, &plan.filter);
-        self.by_plan_key.entry(hash).or_insert(id);
+        self.by_plan_key.get_or_insert_with(hash, || id);
         let counts = self.by_schema.entry(plan.schema.id).or_insert_with(|| Counts {
             name: plan.schema.name.clone(),
             plans: 0,

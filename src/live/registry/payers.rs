@@ -6,8 +6,8 @@ use std::time::Duration;
 use indexmap::IndexSet;
 
 use crate::live::ledger::Payer;
+use crate::live::table::Table;
 
-use super::Growing;
 use super::slab::Slab;
 
 /// Index of a principal here; another's once this one is forgotten.
@@ -23,7 +23,7 @@ const REMEMBERED: usize = 1_024;
 /// Principals who listen, and the biggest of those who did.
 #[derive(Default)]
 pub struct Payers {
-    ids: Growing<Payer, PayerId>,
+    ids: Table<Payer, PayerId>,
     accounts: Slab<Account>,
     /// Who left and is remembered.
     gone: IndexSet<PayerId>,
@@ -269,6 +269,6 @@ mod tests {
         assert_eq!(payers.top(1)[0].time, MICRO * 10_001, "nobody is new by coming back");
         payers.enter(payer(20_000));
         payers.leave(payer(20_000));
-        assert!(!payers.ids.contains_key(&payer(20_000)), "who took nothing is forgotten");
+        assert!(payers.ids.get(&payer(20_000)).is_none(), "who took nothing is forgotten");
     }
 }

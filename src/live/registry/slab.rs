@@ -40,6 +40,9 @@ impl<T> Slab<T> {
         if self.free.is_none() {
             if self.rest.last().map_or(at, Vec::len) == PART {
                 self.rest.push(Vec::with_capacity(PART));
+            } else if at == 0 {
+                // Room for four would be a seventh of all that a plan with one listener takes.
+                self.first.reserve_exact(1);
             }
             self.rest.last_mut().unwrap_or(&mut self.first).push(Place::Taken(thing));
             return at;

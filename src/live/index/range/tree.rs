@@ -10,12 +10,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::hash::{Hash, RandomState};
-
-use griddle::HashMap;
-use griddle::hash_map::Entry;
+use std::hash::Hash;
 
 use crate::live::index::posting::Id;
+use crate::live::table::Table;
 
 /// Numbers that are cut into halves.
 pub(super) trait Number: Copy + Ord + Hash + Debug {
@@ -52,7 +50,7 @@ number!(u128);
 /// Intervals, both ends within, by the plan they were filed for.
 #[derive(Debug)]
 pub(super) struct Tree<N> {
-    places: HashMap<(u8, N), Crowd<N>, RandomState>,
+    places: Table<(u8, N), Crowd<N>>,
     /// The sizes of places in use, with the number of intervals in each.
     sizes: Vec<(u8, usize)>,
 }
@@ -72,7 +70,7 @@ struct Orders<N> {
 
 impl<N> Default for Tree<N> {
     fn default() -> Self {
-        Tree { places: HashMap::default(), sizes: Vec::new() }
+        Tree { places: Table::default(), sizes: Vec::new() }
     }
 }
 
@@ -83,11 +81,12 @@ impl<N: Number> Tree<N> {
             Ok(at) => self.sizes[at].1 += 1,
             Err(at) => self.sizes.insert(at, (size, 1)),
         }
-        match self.places.entry((size, low.place(size))) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Crowd::One(low, high, plan));
+        let place = (size, low.place(size));
+        match self.places.get_mut(&place) {
+            Some(crowd) => crowd.add(low, high, plan),
+            None => {
+                self.places.insert(place, Crowd::One(low, high, plan));
             }
-            Entry::Occupied(mut crowd) => crowd.get_mut().add(low, high, plan),
         }
     }
 
@@ -99,11 +98,8 @@ impl<N: Number> Tree<N> {
                 self.sizes.remove(at);
             }
         }
-        if let Entry::Occupied(mut crowd) = self.places.entry((size, low.place(size)))
-            && crowd.get_mut().remove(low, high, plan)
-        {
-            crowd.remove();
-        }
+        let place = (size, low.place(size));
+        self.places.remove_if(&place, |crowd| crowd.remove(low, high, plan));
     }
 
     /// How many lie where this interval would.
