@@ -12,7 +12,7 @@ use crate::auth::principal::Principal;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
-use crate::model::schema::{Schema, SchemaId};
+use crate::model::schema::{Schema, SchemaId, SchemaKind};
 use crate::query::{Ask, Plan};
 
 use super::job::{self, Rules};
@@ -30,6 +30,8 @@ pub(super) struct Terms {
     pub(super) rules: Arc<Rules>,
     /// What the principal may see: of the answer, or the records of a bulk call.
     pub(super) plan: Result<Arc<Plan>>,
+    /// Whether all this is decided from the records named alone, and no others are read for it.
+    pub(super) near: bool,
 }
 
 impl Terms {
@@ -45,15 +47,30 @@ impl Terms {
         let schema = grant::schema(catalog, principal, &ask.schema, action)?;
         let grant = grant::require(catalog, &schema, principal, action)?;
         let read = grant::resolve(catalog, &schema, principal, Action::Read);
+        let plan = Plan::compile(catalog, principal, limits, ask).map(Arc::new);
+        let near = schema.kind == SchemaKind::User
+            && plan.as_ref().is_ok_and(|plan| plan.paths.is_empty())
+            && is_near(catalog, &schema, &[&grant, &read])
+            && schema.relations.iter().filter_map(|to| catalog.get(to.target)).all(|target| {
+                let may = |action| grant::resolve(catalog, target, principal, action);
+                is_near(catalog, target, &[&may(Action::Read), &may(Action::Update)])
+            });
         Ok(Terms {
+            near,
             known: job::known(&[&read, &grant], &schema),
             rules: Arc::new(Rules::new(catalog, &schema, principal, limits, grant, action)?),
-            plan: Plan::compile(catalog, principal, limits, ask).map(Arc::new),
+            plan,
             catalog: catalog.clone(),
             schema,
             read,
         })
     }
+}
+
+/// Whether no filter reads through relations.
+fn is_near(catalog: &Catalog, schema: &Schema, grants: &[&Grant]) -> bool {
+    let filters = grants.iter().flat_map(|grant| &grant.alternatives).map(|held| &held.filter);
+    filters.into_iter().all(|filter| filter.paths(catalog, schema).is_empty())
 }
 
 /// Terms of whole records, as of the newest catalog that was asked for.

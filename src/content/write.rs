@@ -37,6 +37,8 @@ pub(super) struct Prepared {
     pub input: Input,
     /// What the principal may see: of the answer, or the records of a bulk call.
     pub plan: Result<Arc<Plan>>,
+    /// See [`Terms`](super::terms::Terms).
+    near: bool,
 }
 
 /// Everything that checking a write starts from.
@@ -71,6 +73,7 @@ impl Asked {
             rules: terms.rules.clone(),
             input,
             plan: terms.plan.clone(),
+            near: terms.near,
         })
     }
 
@@ -96,6 +99,14 @@ impl Asked {
 /// A write of one record that names more others than so many, or takes more away from it, counts
 /// as one that takes long.
 const CONSEQUENCES: usize = 500;
+
+/// Others that a write may change which an event loop does by itself: some microseconds each.
+const BRIEF: usize = 16;
+
+/// Others that a write may change where it is done.
+fn most(tx: &Tx<'_>) -> usize {
+    if tx.is_brief() { BRIEF } else { CONSEQUENCES }
+}
 
 /// A record as its writer may see it.
 struct Shown {
@@ -163,6 +174,11 @@ enum Written {
 }
 
 impl Single {
+    /// Whether an event loop may do it, if it does not change many.
+    fn is_brief(&self) -> bool {
+        self.prepared.near && self.password.is_none() && self.prepared.input.names() <= BRIEF
+    }
+
     /// Writes the record, unless more than `most` others would be taken from it.
     fn run(mut self: Box<Self>, tx: &mut Tx<'_>, most: Option<usize>) -> Result<Written> {
         self.prepared = self.asked.prepared(self.prepared, tx)?;
@@ -227,6 +243,16 @@ impl Content {
     async fn single(&self, single: Single, address: Option<IpAddr>) -> Result<Vec<u8>> {
         let lane = Lane::Of(Payer::of(single.asked.principal.user, address));
         let mut single = Box::new(single);
+        if single.is_brief() {
+            let brief = move |tx: &mut Tx<'_>| {
+                let most = most(tx);
+                single.run(tx, Some(most))
+            };
+            match self.store.write_brief(brief).await?.value {
+                Written::Done(shown) => return Ok(shown.json()),
+                Written::Many(given_back) => single = given_back,
+            }
+        }
         if single.prepared.input.names() <= CONSEQUENCES {
             let short = move |tx: &mut Tx<'_>| single.run(tx, Some(CONSEQUENCES));
             match self.store.write(short).await?.value {
@@ -253,30 +279,35 @@ impl Content {
         id: &str,
         address: Option<IpAddr>,
     ) -> Result<Vec<u8>> {
-        let short = self.delete_among(principal, schema, id, Some(CONSEQUENCES)).await?;
+        let (near, brief) = self.delete_among(principal, schema, id, |tx| Some(most(tx))).await?;
+        if near && let Some(key) = self.store.write_brief(brief).await?.value {
+            return Ok(key);
+        }
+        let (_, short) = self.delete_among(principal, schema, id, |_| Some(CONSEQUENCES)).await?;
         if let Some(key) = self.store.write(short).await?.value {
             return Ok(key);
         }
         // As a create or an update that changes many.
-        let long = self.delete_among(principal, schema, id, None).await?;
+        let (_, long) = self.delete_among(principal, schema, id, |_| None).await?;
         let lane = Lane::Of(Payer::of(principal.user, address));
         let deleted = self.store.write_long(lane, long).await?.value;
         deleted.ok_or_else(|| Error::internal("a delete that was not done"))
     }
 
     /// A job that deletes the record, unless more than `most` others would change: then it does
-    /// nothing, and gives `None`.
+    /// nothing, and gives `None`; and whether an event loop may do it.
     async fn delete_among(
         &self,
         principal: &Principal,
         schema: &str,
         id: &str,
-        most: Option<usize>,
-    ) -> Result<impl FnOnce(&mut Tx<'_>) -> Result<Option<Vec<u8>>> + Send + 'static> {
+        most: impl FnOnce(&Tx<'_>) -> Option<usize> + Send + 'static,
+    ) -> Result<(bool, impl FnOnce(&mut Tx<'_>) -> Result<Option<Vec<u8>>> + Send + 'static)> {
         let (mut asked, prepared, _) =
             self.asked(principal, schema, Action::Delete, Map::new()).await?;
-        let id = id.to_owned();
-        Ok(move |tx: &mut Tx<'_>| {
+        let (id, near) = (id.to_owned(), prepared.near);
+        let job = move |tx: &mut Tx<'_>| {
+            let most = most(tx);
             let Prepared { schema, rules, .. } = asked.prepared(prepared, tx)?;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
@@ -291,7 +322,8 @@ impl Content {
             job.tx.delete(&schema, key)?;
             accounts::written(&mut job, &schema, None, None)?;
             Ok(Some(key_json(&schema, key)))
-        })
+        };
+        Ok((near, job))
     }
 
     /// Checks what can be checked before the writer's turn, and hashes a user's password.

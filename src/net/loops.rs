@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task;
 
 use crate::error::{Error, Kind, Result};
-use crate::store::nice;
+use crate::store::{here, nice};
 
 /// After so many polls of its tasks a loop looks what its sockets have to say, and after so many
 /// which tasks other threads have woken. A client that always has another request ready keeps a
@@ -65,6 +65,7 @@ impl Loops {
             stops.push(stop);
             let run = move || {
                 let _guard = AbortOnPanic;
+                here::settle();
                 let _ = runtime.block_on(stopped);
                 // Its tasks end with it, here.
                 drop(runtime);

@@ -35,13 +35,18 @@ impl Ahead {
         Ahead { path: path.into(), length: 0 }
     }
 
+    /// Whether [`Ahead::see_to`] would write.
+    pub(crate) fn is_due(&self, pages: usize) -> bool {
+        let end = pages as u64 * FRAME;
+        end >= LEAST && end + AHEAD / 2 >= self.length && end + AHEAD <= WAL_BYTES as u64
+    }
+
     /// To be called by the one who writes the log, between two transactions; `pages` are in it.
     pub(crate) fn see_to(&mut self, pages: usize) {
-        let end = pages as u64 * FRAME;
-        if end < LEAST || end + AHEAD / 2 < self.length || end + AHEAD > WAL_BYTES as u64 {
+        if !self.is_due(pages) {
             return;
         }
-        self.length = end + AHEAD;
+        self.length = pages as u64 * FRAME + AHEAD;
         // SQLite makes it longer itself where this could not: on a full disk, say.
         if let Err(error) = self.make_longer() {
             tracing::debug!("room in the write-ahead log: {error}");

@@ -64,15 +64,37 @@ impl Checkpoints {
 
     /// To be called between groups.
     pub(crate) fn after_group(&mut self, writer: &Connection) {
-        let pages = self.pages.load(Ordering::Relaxed);
-        if pages < self.done {
-            self.done = 0; // The log has started over.
-        }
+        let pages = self.pages();
         self.ahead.see_to(pages);
         if self.moved.swap(false, Ordering::AcqRel) {
             checkpoint(writer);
             self.done = pages;
-        } else if pages >= self.done + PAGES
+        } else {
+            self.ask(pages);
+        }
+    }
+
+    /// As [`Checkpoints::after_group`] where that takes little; `true`: it is still to be called.
+    pub(crate) fn after_lone(&mut self) -> bool {
+        let pages = self.pages();
+        if self.moved.load(Ordering::Acquire) || self.ahead.is_due(pages) {
+            return true;
+        }
+        self.ask(pages);
+        false
+    }
+
+    fn pages(&mut self) -> usize {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages < self.done {
+            self.done = 0; // The log has started over.
+        }
+        pages
+    }
+
+    /// Wakes the thread, if there is enough to move.
+    fn ask(&self, pages: usize) {
+        if pages >= self.done + PAGES
             && let Some(wake) = &self.wake
         {
             // Full: the thread is at it.

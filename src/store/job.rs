@@ -22,12 +22,19 @@ impl Task {
     pub(crate) fn left(&self) -> bool {
         matches!(self, Task::Write(job) if job.abandoned())
     }
+
+    /// An event loop may do it.
+    pub(crate) fn is_brief(&self) -> bool {
+        matches!(self, Task::Write(job) if job.is_brief())
+    }
 }
 
 /// A write, its type forgotten.
 pub(crate) trait Job: Send {
     /// Nobody waits for the answer any more.
     fn abandoned(&self) -> bool;
+    /// An event loop may do it.
+    fn is_brief(&self) -> bool;
     /// Runs it and keeps its value. The error is a copy for the writer.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
     fn answer(self: Box<Self>, outcome: Result<Option<Arc<Commit>>>);
@@ -37,6 +44,7 @@ pub(crate) struct Work<T, F> {
     pub(crate) job: Option<F>,
     pub(crate) value: Option<T>,
     pub(crate) reply: oneshot::Sender<Result<Written<T>>>,
+    pub(crate) brief: bool,
 }
 
 impl<T, F> Job for Work<T, F>
@@ -46,6 +54,10 @@ where
 {
     fn abandoned(&self) -> bool {
         self.reply.is_closed()
+    }
+
+    fn is_brief(&self) -> bool {
+        self.brief
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {

@@ -41,6 +41,10 @@ struct State<T> {
     /// Threads that sleep until something comes. Telling the condition variable is a system call
     /// whether or not somebody listens, and a busy writer does not.
     asleep: usize,
+    /// The one who sleeps in [`Line::wait`] was told, and is about to wake up.
+    roused: bool,
+    /// It has other things to do than what waits.
+    errand: bool,
     closed: bool,
 }
 
@@ -51,6 +55,8 @@ impl<T> Line<T> {
                 waiting: VecDeque::new(),
                 long: Fair::default(),
                 asleep: 0,
+                roused: false,
+                errand: false,
                 closed: false,
             }),
             filled: Condvar::new(),
@@ -65,21 +71,34 @@ impl<T> Line<T> {
 
     /// Lets `item` in unless `limit` items wait.
     pub(crate) fn push(&self, item: T) -> Result<(), Refused> {
-        self.enter(item, None, true)
+        self.enter(item, None, true, true).map(drop)
+    }
+
+    /// As [`Line::push`], but wakes nobody. `true`: who sleeps in [`Line::wait`] must be woken, or
+    /// the item taken.
+    pub(crate) fn leave(&self, item: T) -> Result<bool, Refused> {
+        self.enter(item, None, true, false)
     }
 
     /// Lets `item`, which takes long, into the lane of `whose` unless `limit` such items wait, or
     /// a quarter of that in this lane.
     pub(crate) fn push_long(&self, item: T, whose: Lane) -> Result<(), Refused> {
-        self.enter(item, Some(whose), whose != Lane::Schemas)
+        self.enter(item, Some(whose), whose != Lane::Schemas, true).map(drop)
     }
 
     /// Lets `item` in however many wait: for the few that are not clients' requests.
     pub(crate) fn push_always(&self, item: T) -> Result<(), Refused> {
-        self.enter(item, None, false)
+        self.enter(item, None, false, true).map(drop)
     }
 
-    fn enter(&self, item: T, long: Option<Lane>, bounded: bool) -> Result<(), Refused> {
+    /// `true`: somebody sleeps and was not told.
+    fn enter(
+        &self,
+        item: T,
+        long: Option<Lane>,
+        bounded: bool,
+        wakes: bool,
+    ) -> Result<bool, Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
@@ -100,11 +119,37 @@ impl<T> Line<T> {
             None => state.waiting.push_back(item),
         }
         let asleep = state.asleep > 0;
-        drop(state);
-        if asleep {
-            self.filled.notify_one();
+        if !wakes {
+            return Ok(asleep && !state.roused);
         }
-        Ok(())
+        if asleep {
+            self.tell(state);
+        }
+        Ok(false)
+    }
+
+    fn tell(&self, mut state: MutexGuard<'_, State<T>>) {
+        state.roused = true;
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Wakes who sleeps in [`Line::wait`], if something waits and it was not told yet.
+    pub(crate) fn wake(&self) {
+        let state = self.lock();
+        let waits = !state.waiting.is_empty() || !state.long.is_empty();
+        if waits && state.asleep > 0 && !state.roused {
+            self.tell(state);
+        }
+    }
+
+    /// Wakes who sleeps in [`Line::wait`], whatever waits.
+    pub(crate) fn rouse(&self) {
+        let mut state = self.lock();
+        state.errand = true;
+        if state.asleep > 0 && !state.roused {
+            self.tell(state);
+        }
     }
 
     /// Waits for one item; `None` when the line is closed and empty.
@@ -120,6 +165,7 @@ impl<T> Line<T> {
             state.asleep += 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.asleep -= 1;
+            state.roused = false;
         }
     }
 
@@ -131,13 +177,13 @@ impl<T> Line<T> {
         self.lock().long.pop(left, &mut gone)
     }
 
-    /// Moves everything that waits into `into`, but for what takes long, waiting up to `patience`
-    /// for the first item of any kind. `false` when the line is closed and empty.
-    pub(crate) fn take_all(&self, into: &mut VecDeque<T>, patience: Duration) -> bool {
+    /// Sleeps until something waits or the line is closed, for `patience` at most. `false` when it
+    /// is closed and empty. For one thread.
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
         let mut state = self.lock();
         let mut until = None;
         while state.waiting.is_empty() && state.long.is_empty() && !state.closed {
-            if patience.is_zero() {
+            if std::mem::take(&mut state.errand) || patience.is_zero() {
                 return true;
             }
             let now = Instant::now();
@@ -151,9 +197,25 @@ impl<T> Line<T> {
                 Err(poisoned) => poisoned.into_inner().0,
             };
             state.asleep -= 1;
+            state.roused = false;
         }
-        into.append(&mut state.waiting);
-        !(into.is_empty() && state.long.is_empty() && state.closed)
+        !(state.waiting.is_empty() && state.long.is_empty() && state.closed)
+    }
+
+    /// Moves everything that waits into `into`, but for what takes long.
+    pub(crate) fn take_all(&self, into: &mut VecDeque<T>) {
+        into.append(&mut self.lock().waiting);
+    }
+
+    /// The one item that waits, of any kind, if it is `wanted`.
+    pub(crate) fn take_lone(&self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let mut state = self.lock();
+        let lone = state.waiting.len() == 1 && state.long.is_empty();
+        if lone && state.waiting.front().is_some_and(wanted) {
+            state.waiting.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Whether nothing waits.
@@ -183,12 +245,49 @@ mod tests {
         assert_eq!(line.take(), Some(1));
         line.close();
         assert_eq!(line.push(5), Err(Refused::Closed));
+        assert!(line.wait(Duration::MAX));
         let mut rest = VecDeque::new();
-        assert!(line.take_all(&mut rest, Duration::ZERO));
+        line.take_all(&mut rest);
         assert_eq!(rest, [2, 4]);
-        rest.clear();
-        assert!(!line.take_all(&mut rest, Duration::ZERO));
+        assert!(!line.wait(Duration::MAX));
         assert_eq!(line.take(), None);
+    }
+
+    #[test]
+    fn an_errand_wakes_once() {
+        let line = Line::<u8>::new(2);
+        line.rouse();
+        assert!(line.wait(Duration::MAX), "not asleep");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| line.wait(Duration::MAX));
+            while line.lock().asleep == 0 {
+                std::thread::yield_now();
+            }
+            line.wake();
+            assert!(!line.lock().roused, "nothing waits");
+            line.rouse();
+            assert!(waits.join().expect("no panic"));
+        });
+    }
+
+    #[test]
+    fn what_is_left_is_somebody_elses_to_wake_for() {
+        let line = Line::new(2);
+        assert_eq!(line.leave(1), Ok(false), "nobody sleeps");
+        assert_eq!(line.take_lone(|_| false), None);
+        assert_eq!(line.take_lone(|_| true), Some(1));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| line.wait(Duration::MAX));
+            while line.lock().asleep == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(line.leave(2), Ok(true));
+            assert_eq!(line.leave(3), Ok(true));
+            assert_eq!(line.take_lone(|_| true), None, "two");
+            line.wake();
+            assert!(waits.join().expect("no panic"));
+        });
+        assert_eq!(line.leave(4), Err(Refused::Full));
     }
 
     #[test]
@@ -206,14 +305,17 @@ mod tests {
         assert_eq!(line.push_long(5, Lane::Schemas), Ok(()));
         assert_eq!(line.push(6), Ok(()));
         let mut rest = VecDeque::new();
-        assert!(line.take_all(&mut rest, Duration::ZERO));
+        assert!(line.wait(Duration::MAX));
+        line.take_all(&mut rest);
         assert_eq!(rest, [6]);
+        assert_eq!(line.leave(7), Ok(false));
+        assert_eq!(line.take_lone(|_| true), None, "not alone");
+        line.take_all(&mut rest);
         line.close();
-        rest.clear();
-        assert!(line.take_all(&mut rest, Duration::MAX), "nine are left");
+        assert!(line.wait(Duration::MAX), "nine are left");
         let long: Vec<_> = std::iter::from_fn(|| line.take_long(|n| *n == 3)).collect();
         assert_eq!(long, [1, 4, 4, 4, 5, 2]);
-        assert!(!line.take_all(&mut rest, Duration::MAX));
+        assert!(!line.wait(Duration::MAX));
     }
 
     #[test]
@@ -231,6 +333,6 @@ mod tests {
         let last = Last(std::sync::Arc::downgrade(&line));
         assert_eq!(line.push_long(last, Lane::Schemas), Ok(()));
         assert!(line.take_long(|_| true).is_none());
-        assert!(!line.take_all(&mut VecDeque::new(), Duration::MAX));
+        assert!(!line.wait(Duration::MAX));
     }
 }

@@ -17,6 +17,7 @@ pub mod fair;
 mod fault;
 mod format;
 pub mod functions;
+pub mod here;
 mod job;
 mod line;
 mod lock;
@@ -27,6 +28,7 @@ pub mod migrate;
 pub mod nice;
 pub mod page;
 mod past;
+mod pen;
 mod pool;
 pub mod read;
 mod readable;
@@ -68,8 +70,9 @@ pub use read::{Query, Reader, Rows};
 pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;
 
-use job::{Task, Work};
+use job::{Job, Task, Work};
 use line::{Line, Refused};
+use pen::Pen;
 use pool::ReadTask;
 use writer::Writer;
 
@@ -103,13 +106,14 @@ impl Options {
     }
 }
 
-/// Hears of every commit, in log order, on the writer's thread, after the commit is on disk and
-/// before its writers are answered. Must not block and must not fail.
+/// Hears of every commit, in log order, after the commit is on disk and before its writers are
+/// answered: on the writer's thread, or on the event loop that wrote by itself. Must not block and
+/// must not fail.
 pub trait CommitSink: Send {
     fn committed(&mut self, commits: &[Arc<Commit>]);
 
-    /// Always follows `committed`: the writers were answered. `idle`: nothing waits for the writer's
-    /// thread just now, which may be used for some microseconds; whoever writes meanwhile waits for
+    /// Always follows `committed`: the writers were answered. `idle`: nobody else waits to write just
+    /// now, and this thread may be used for some microseconds; whoever writes meanwhile waits for
     /// that. What is done here must not wait for the writer.
     fn answered(&mut self, idle: bool) {
         let _ = idle;
@@ -122,6 +126,8 @@ pub struct Written<T> {
     pub value: T,
     pub commit: Option<Arc<Commit>>,
 }
+
+type Answer<T> = oneshot::Receiver<Result<Written<T>>>;
 
 /// What the threads and all handles share.
 pub(crate) struct Shared {
@@ -141,6 +147,7 @@ pub struct Store {
 struct Inner {
     shared: Arc<Shared>,
     writes: Arc<Line<Task>>,
+    pen: Arc<Pen>,
     reads: Arc<Line<ReadTask>>,
     /// The readers', and last the writer's.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -163,14 +170,16 @@ impl Store {
         let reads = Arc::new(Line::new(options.limits.waiting_reads));
         let mut threads = pool::start(&options, &reads, &shared)?;
         let writer = Writer::new(&options, connection, writes.clone(), shared.clone(), sink)?;
+        let pen = Arc::new(Pen::new(writer));
+        let writing = pen.clone();
         threads.push(
             std::thread::Builder::new()
                 .name("writer".into())
-                .spawn(move || writer.run())
+                .spawn(move || writing.run())
                 .map_err(Error::internal)?,
         );
         let threads = Mutex::new(threads);
-        Ok(Store { inner: Arc::new(Inner { shared, writes, reads, threads, _lock: lock }) })
+        Ok(Store { inner: Arc::new(Inner { shared, writes, pen, reads, threads, _lock: lock }) })
     }
 
     /// Runs `job` in the writer's thread in a transaction of its own (a savepoint in a group).
@@ -183,6 +192,29 @@ impl Store {
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.hand_in(job, None)?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// As [`Store::write`], for a job that takes well under a millisecond: an event loop (see
+    /// [`here`]) does it by itself where nobody else writes, and is told so by [`Tx::is_brief`].
+    pub async fn write_brief<T, F>(&self, job: F) -> Result<Written<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        let Inner { pen, shared, .. } = &*self.inner;
+        // What others read through relations is gathered too, and may be more than a few.
+        if !here::is_here() || !pen.is_quick() || !shared.want.load().is_empty() {
+            return self.write(job).await;
+        }
+        let (work, answer) = work(job, true);
+        let left = pen.leave(Task::Write(work)).map_err(|why| refused(why, "writes"))?;
+        if let Some(left) = left {
+            // Whoever asks this event loop for a write at the same time has put it in the line
+            // after this: the runtime looks for what has come before it goes on here.
+            tokio::task::yield_now().await;
+            left.see_to();
+        }
+        answer.await.unwrap_or_else(|_| Err(ending()))
     }
 
     /// As [`Store::write`], for a job that may touch many records. Such jobs wait in lines of
@@ -205,18 +237,13 @@ impl Store {
         self.hand_in(job, None)?.blocking_recv().unwrap_or_else(|_| Err(ending()))
     }
 
-    fn hand_in<T, F>(
-        &self,
-        job: F,
-        long: Option<Lane>,
-    ) -> Result<oneshot::Receiver<Result<Written<T>>>>
+    fn hand_in<T, F>(&self, job: F, long: Option<Lane>) -> Result<Answer<T>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let work = Work { job: Some(job), value: None, reply };
-        let (writes, task) = (&self.inner.writes, Task::Write(Box::new(work)));
+        let (work, answer) = work(job, false);
+        let (writes, task) = (&self.inner.writes, Task::Write(work));
         let entered = match long {
             None => writes.push(task),
             Some(whose) => writes.push_long(task, whose),
@@ -307,6 +334,15 @@ impl Store {
             .map_err(|why| refused(why, "writes"))?;
         answer.await.unwrap_or_else(|_| Err(ending()))
     }
+}
+
+fn work<T, F>(job: F, brief: bool) -> (Box<dyn Job>, Answer<T>)
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    (Box::new(Work { job: Some(job), value: None, reply, brief }), answer)
 }
 
 /// Tells a reader that nobody waits any more.

@@ -43,6 +43,8 @@ pub struct Tx<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) desk: &'a Desk,
     pub(crate) catalog: Arc<Catalog>,
+    /// An event loop does it.
+    pub(crate) brief: bool,
     /// Whether this write replaced the catalog.
     pub(crate) migrated: bool,
     pub(crate) now: i64,
@@ -95,6 +97,7 @@ impl<'a> Tx<'a> {
             connection,
             desk,
             catalog,
+            brief: false,
             migrated: false,
             now,
             unreadable: Vec::new(),
@@ -109,6 +112,12 @@ impl<'a> Tx<'a> {
     /// `NOW()` of this write: microseconds since 1970, the same for the whole write.
     pub fn now(&self) -> i64 {
         self.now
+    }
+
+    /// Whether others wait for this write that do not write: it must take well under a millisecond.
+    /// See [`super::Store::write_brief`].
+    pub fn is_brief(&self) -> bool {
+        self.brief
     }
 
     /// Inserts a row given in slot order. `Value::Null` in an automatic primary key column is

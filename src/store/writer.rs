@@ -1,4 +1,4 @@
-//! The one thread that writes.
+//! Writes, one transaction at a time: the writer's thread, or who has its pen (see `pen`).
 //!
 //! It takes whatever waits into one transaction, each job after the first in a savepoint of its own,
 //! so that one fsync serves them all while each succeeds or fails alone. After the COMMIT it tells the sink,
@@ -39,8 +39,10 @@ const GROUP_TIME: Duration = Duration::from_millis(10);
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Of what kind the jobs of a group are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// One alone, on an event loop.
+    Lone,
     Short,
     /// They may touch many records: many make a group only where they turn out to be short.
     Long,
@@ -73,22 +75,29 @@ pub(crate) struct Writer {
     trim: Trim,
     stamps: Stamps,
     desk: Desk,
-    line: Arc<Line<Task>>,
+    pub(super) line: Arc<Line<Task>>,
+    /// Taken from the line, and not begun.
+    waiting: VecDeque<Task>,
+    long: VecDeque<Task>,
+    /// How long the last that took long did, but for what was done for others since.
+    owed: Duration,
+    pace: Pace,
     shared: Arc<Shared>,
     sink: Box<dyn CommitSink>,
 }
 
-/// Ends the process when the writer panics: nobody could tell what of its state is still true, and
-/// acknowledged writes must be told to the sink.
-struct AbortOnPanic;
+/// How long a transaction of one job takes of late.
+#[derive(Default)]
+struct Pace(Duration);
 
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // Not to stderr by itself: what the log has gathered comes first.
-            tracing::error!(target: "rowcast", "the writer panicked; ending the process");
-            std::process::abort();
-        }
+impl Pace {
+    /// An event loop is not held longer than this.
+    const QUICK: Duration = Duration::from_millis(1);
+    /// Counted at most, of one: so once is not always, but twice is.
+    const MOST: Duration = Duration::from_millis(3);
+
+    fn add(&mut self, took: Duration) {
+        self.0 = (self.0 * 3 + took.min(Self::MOST)) / 4;
     }
 }
 
@@ -115,45 +124,84 @@ impl Writer {
             stamps: Stamps::default(),
             desk,
             line,
+            waiting: VecDeque::new(),
+            long: VecDeque::new(),
+            owed: Duration::ZERO,
+            pace: Pace::default(),
             shared,
             sink,
         })
     }
 
-    /// Serves the line until it is closed and empty.
-    pub(crate) fn run(mut self) {
-        let _guard = AbortOnPanic;
-        let (mut waiting, mut long) = (VecDeque::new(), VecDeque::new());
-        let (mut patience, mut owed) = (Duration::ZERO, Duration::ZERO);
-        while self.line.take_all(&mut waiting, patience) || !long.is_empty() {
-            let mut worked = !waiting.is_empty();
-            if worked {
-                owed = owed.saturating_sub(self.group(&mut waiting, Kind::Short));
-                self.answered(waiting.is_empty() && long.is_empty());
+    /// Does some of what waits, or what is to be done now and then. Gives how long to wait for more;
+    /// `None` once the line is not `open` and all is done. For the writer's thread.
+    pub(super) fn step(&mut self, open: bool) -> Option<Duration> {
+        self.line.take_all(&mut self.waiting);
+        let mut worked = !self.waiting.is_empty();
+        if worked {
+            let took = self.group(Kind::Short);
+            self.owed = self.owed.saturating_sub(took);
+        }
+        // What takes long comes in a transaction of its own, and after each everybody else that
+        // waits: nobody waits for more than one, unless so many wait that their work would
+        // take longer than that one did.
+        if self.waiting.is_empty() || self.owed.is_zero() {
+            if self.long.is_empty() {
+                self.long.extend(self.line.take_long(Task::left));
             }
-            // What takes long comes in a transaction of its own, and after each everybody else that
-            // waits: nobody waits for more than one, unless so many wait that their work would
-            // take longer than that one did.
-            if waiting.is_empty() || owed.is_zero() {
-                if long.is_empty() {
-                    long.extend(self.line.take_long(Task::left));
-                }
-                if !long.is_empty() {
-                    worked = true;
-                    owed = self.group(&mut long, Kind::Long);
-                    self.answered(waiting.is_empty() && long.is_empty());
-                }
-            }
-            patience = if worked { Duration::ZERO } else { self.idle() };
-            // Whoever waits: with more writers than fit into a group some always do.
-            if let Some(connection) = &self.connection {
-                self.checkpoints.after_group(connection);
+            if !self.long.is_empty() {
+                worked = true;
+                self.owed = self.group(Kind::Long);
             }
         }
+        if !(worked || open) {
+            return None;
+        }
+        let patience = if worked { Duration::ZERO } else { self.idle() };
+        // Whoever waits: with more writers than fit into a group some always do.
+        if let Some(connection) = &self.connection {
+            self.checkpoints.after_group(connection);
+        }
+        Some(patience)
+    }
+
+    /// Does the one write that waits, if it is brief and nothing else is to be done. For event
+    /// loops. `true`: the writer's thread is to do what would take longer.
+    pub(super) fn lone(&mut self) -> bool {
+        let others = !self.waiting.is_empty() || !self.long.is_empty();
+        let full = self.lines.len() >= self.lines_waiting;
+        if others || full || self.connection.is_none() || !self.is_quick() {
+            return false;
+        }
+        let Some(task) = self.line.take_lone(Task::is_brief) else { return false };
+        self.waiting.push_back(task);
+        self.group(Kind::Lone);
+        let Some(connection) = &self.connection else { return true };
+        self.checkpoints.after_lone()
+            || !matches!(self.trim.is_due(connection, &self.tail, self.tail.newest.time), Ok(false))
+    }
+
+    /// Whether a lone write may hold an event loop.
+    pub(super) fn is_quick(&self) -> bool {
+        self.pace.0 <= Pace::QUICK
+    }
+
+    /// One transaction, as [`Writer::transaction`] makes it, and what follows. Gives how long the
+    /// transaction took.
+    fn group(&mut self, kind: Kind) -> Duration {
+        let own = if kind == Kind::Long { &mut self.long } else { &mut self.waiting };
+        let mut waiting = std::mem::take(own);
+        let took = self.transaction(&mut waiting, kind);
+        let own = if kind == Kind::Long { &mut self.long } else { &mut self.waiting };
+        *own = waiting;
+        let idle = self.waiting.is_empty() && self.long.is_empty() && self.line.is_empty();
+        // Lends the sink this thread for a moment, if nothing else needs it.
+        self.sink.answered(idle);
+        took
     }
 
     /// One transaction: everything that waits and what comes meanwhile. Gives how long it took.
-    fn group(&mut self, waiting: &mut VecDeque<Task>, kind: Kind) -> Duration {
+    fn transaction(&mut self, waiting: &mut VecDeque<Task>, kind: Kind) -> Duration {
         let begun = Instant::now();
         let mut done: Vec<Done> = Vec::with_capacity(waiting.len());
         let mut barriers = Vec::new();
@@ -169,6 +217,9 @@ impl Writer {
             }
             Err(failed) => Err(failed),
         };
+        if done.len() == 1 && kind != Kind::Long {
+            self.pace.add(begun.elapsed());
+        }
         match outcome {
             Ok(catalog) => {
                 if let Some(catalog) = catalog {
@@ -206,11 +257,6 @@ impl Writer {
         begun.elapsed()
     }
 
-    /// Lends the sink this thread for a moment, if nothing else needs it.
-    fn answered(&mut self, idle: bool) {
-        self.sink.answered(idle && self.line.is_empty());
-    }
-
     /// Gives the catalog if a job replaced it.
     fn transact(
         &mut self,
@@ -229,7 +275,8 @@ impl Writer {
                 // Jobs that come while this group is at work join it.
                 if open {
                     match kind {
-                        Kind::Short => drop(self.line.take_all(waiting, Duration::ZERO)),
+                        Kind::Lone => {}
+                        Kind::Short => self.line.take_all(waiting),
                         Kind::Long => waiting.extend(self.line.take_long(Task::left)),
                     }
                 }
@@ -246,7 +293,7 @@ impl Writer {
                         done.push((job, Ok(None)));
                         return Err(error.into());
                     }
-                    let outcome = self.run_job(connection, &mut *job, &mut catalog, open);
+                    let outcome = self.run_job(connection, &mut *job, &mut catalog, (open, kind));
                     match outcome {
                         Ok(outcome) => {
                             open |= outcome.is_ok();
@@ -269,8 +316,10 @@ impl Writer {
             }
         }
         if open {
-            self.trim_some(connection)?;
-            let full = self.lines.len() >= self.lines_waiting;
+            let full = kind != Kind::Lone && self.lines.len() >= self.lines_waiting;
+            if kind != Kind::Lone {
+                self.trim_some(connection)?;
+            }
             if full {
                 let oldest = self.trim.oldest(connection)?.map_or(0, |oldest| oldest.position);
                 self.lines.write(connection, oldest, self.tail.newest.position)?;
@@ -291,7 +340,7 @@ impl Writer {
         connection: &Connection,
         job: &mut dyn Job,
         catalog: &mut Arc<Catalog>,
-        others: bool,
+        (others, kind): (bool, Kind),
     ) -> Result<Result<Option<Arc<Commit>>>, Failed> {
         if others {
             statement(connection, "SAVEPOINT job")?;
@@ -299,6 +348,7 @@ impl Writer {
         let now = self.now();
         let mut tail = self.tail;
         let mut tx = Tx::new(connection, &self.desk, catalog.clone(), now);
+        tx.brief = kind == Kind::Lone;
         let outcome = job.run(&mut tx).and_then(|()| {
             let want = self.shared.want.load();
             seal(&tx, &mut tail, &mut self.lines, &mut self.stamps, &want)
