@@ -16,10 +16,15 @@ mod long;
 mod naive;
 #[path = "store/page.rs"]
 mod page;
+#[path = "store/pen.rs"]
+mod pen;
 #[path = "store/related.rs"]
 mod related;
 #[path = "store/replay.rs"]
 mod replay;
+#[allow(dead_code)]
+#[path = "support/rng.rs"]
+mod rng;
 #[path = "store/rows.rs"]
 mod rows;
 #[path = "support/blog.rs"]

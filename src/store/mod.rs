@@ -89,6 +89,8 @@ pub struct Options {
     /// Look-ups of the log that wait in memory until they are written together. A search of the
     /// log reads the entries they belong to.
     pub lookups_waiting: usize,
+    /// An event loop writes by itself while lone writes take no longer than this of late.
+    pub quick: Duration,
     pub limits: Limits,
 }
 
@@ -101,6 +103,7 @@ impl Options {
             log_bytes: 1 << 30,
             readers: 4,
             lookups_waiting: 4_096,
+            quick: Duration::from_millis(1),
             limits: Limits::default(),
         }
     }

@@ -87,17 +87,19 @@ pub(crate) struct Writer {
 }
 
 /// How long a transaction of one job takes of late.
-#[derive(Default)]
-struct Pace(Duration);
+struct Pace {
+    mean: Duration,
+    quick: Duration,
+}
 
 impl Pace {
-    /// An event loop is not held longer than this.
-    const QUICK: Duration = Duration::from_millis(1);
-    /// Counted at most, of one: so once is not always, but twice is.
-    const MOST: Duration = Duration::from_millis(3);
-
+    /// One that is slow leaves it quick, three in a row do not.
     fn add(&mut self, took: Duration) {
-        self.0 = (self.0 * 3 + took.min(Self::MOST)) / 4;
+        self.mean = (self.mean * 3 + took.min(self.quick * 2)) / 4;
+    }
+
+    fn is_quick(&self) -> bool {
+        self.mean <= self.quick
     }
 }
 
@@ -127,7 +129,7 @@ impl Writer {
             waiting: VecDeque::new(),
             long: VecDeque::new(),
             owed: Duration::ZERO,
-            pace: Pace::default(),
+            pace: Pace { mean: Duration::ZERO, quick: options.quick },
             shared,
             sink,
         })
@@ -183,7 +185,7 @@ impl Writer {
 
     /// Whether a lone write may hold an event loop.
     pub(super) fn is_quick(&self) -> bool {
-        self.pace.0 <= Pace::QUICK
+        self.pace.is_quick()
     }
 
     /// One transaction, as [`Writer::transaction`] makes it, and what follows. Gives how long the
@@ -484,4 +486,29 @@ pub(crate) fn clock() -> i64 {
 
 fn statement(connection: &Connection, text: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(text)?.execute(()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_slow_is_not_always_slow() {
+        let ms = Duration::from_millis;
+        let mut pace = Pace { mean: Duration::ZERO, quick: ms(1) };
+        let rounds = [
+            (Duration::from_micros(100), true),
+            (Duration::from_secs(9), true),
+            (Duration::from_micros(100), true),
+            (ms(20), true),
+            (ms(20), false),
+            (ms(20), false),
+            (Duration::from_micros(100), false),
+            (Duration::from_micros(100), true),
+        ];
+        for (round, (took, quick)) in rounds.into_iter().enumerate() {
+            pace.add(took);
+            assert_eq!(pace.is_quick(), quick, "round {round}: {:?}", pace.mean);
+        }
+    }
 }
