@@ -69,7 +69,7 @@ pub struct App {
     draining: watch::Sender<bool>,
 }
 
-/// Hears of commits in the writer's thread: first who may what, then the stream.
+/// Hears of commits from whoever writes them: first who may what, then the stream.
 struct Sink {
     directory: Arc<Directory>,
     tail: TailSink,

@@ -1,7 +1,7 @@
 //! Users, roles and sessions as of the newest commit, in memory.
 //!
 //! Every request and every socket asks here who somebody is now, so nothing here touches the
-//! store. Commits are applied in log order on the writer's thread, before the writer is answered:
+//! store. Commits are applied in log order by whoever writes them, before the writer is answered:
 //! whoever was told that a user is disabled finds that user refused.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,7 +1,7 @@
 //! What is special about writing `user` and `role`.
 //!
-//! `password` is no column: it goes in through the content API, is hashed outside the writer's
-//! thread, and stored beside the records, in the same transaction. It never comes out.
+//! `password` is no column: it goes in through the content API, is hashed before the
+//! writer's turn, and stored beside the records, in the same transaction. It never comes out.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One write in the writer's thread: which rule allows it, what it changes.
+//! One write in its transaction: which rule allows it, what it changes.
 //!
 //! A write is allowed by one single alternative of the grant: for the old state, the new state and
 //! every field written. The first in the file that allows it decides, and its `set` goes over what

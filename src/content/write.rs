@@ -28,7 +28,7 @@ use super::terms::Known;
 use super::{Content, accounts};
 
 /// A write as it was asked for, checked against one catalog. Made before the writer is asked, so
-/// that the writer's thread has little left to do, and anew there if a migration came between, or
+/// that little is left to do while others wait to write, and anew there if a migration came between, or
 /// the principal's rights are others by then.
 pub(super) struct Prepared {
     catalog: Arc<Catalog>,

@@ -4,10 +4,11 @@
 //! by its answer, takes more than that. So whoever comes or goes does it, while nobody is at the
 //! helm: the matcher's thread had 16 us of a handshake's 95, most of it to fall asleep and wake up.
 //!
-//! A commit that is alone and concerns few is told by the writer's thread, once it has answered and
-//! while nothing else waits for it: there were 8 us to do, and to wake the thread for it took some
-//! tenth of the CPU of such a write (median of nine pairs). What might wait for anybody it leaves to the thread. All
-//! other commits are the thread's alone.
+//! A commit that is alone and concerns few is told by whoever wrote it, the writer's thread or an
+//! event loop, once the answer is on its way and while nobody else waits to write: there were 8 us to
+//! do, and to wake the thread for it took some tenth of the CPU of such a write (median of nine
+//! pairs). What might wait for anybody is left to the thread. All other commits are the thread's
+//! alone.
 //!
 //! Whatever is in the queue is done in the queue's order whoever does it.
 
@@ -71,7 +72,7 @@ impl Helm {
         at(self.matcher.lock().expect("no panic").as_ref().expect("a matcher"))
     }
 
-    /// For the writer's thread, which has nothing else to do: tells the one commit that waits, if
+    /// For whoever wrote while nobody else waits to write: tells the one commit that waits, if
     /// that takes little and nobody is at the helm. What waits afterwards is the thread's, which
     /// the caller wakes.
     pub(super) fn lone(&self) {

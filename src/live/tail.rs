@@ -274,8 +274,9 @@ impl Queue {
         }
     }
 
-    /// That commit was told, but for what is left; `None`: it was too much. For the writer's
-    /// thread, which alone adds commits, and under the matcher's lock: it is the first item still.
+    /// That commit was told, but for what is left; `None`: it was too much. For whoever
+    /// wrote it and still keeps others from writing, so that none was added since, and under the
+    /// matcher's lock: it is the first item still.
     pub(super) fn lone_done(&self, told: Option<Vec<Late>>) {
         let mut state = self.lock();
         state.heavy = told.is_none();

@@ -1,4 +1,4 @@
-//! Rows and the change log, in one SQLite file, written by one thread.
+//! Rows and the change log, in one SQLite file, written by one at a time.
 //!
 //! **Does not know:** subscriptions, sockets, principals, wire formats.
 
@@ -185,8 +185,8 @@ impl Store {
         Ok(Store { inner: Arc::new(Inner { shared, writes, pen, reads, threads, _lock: lock }) })
     }
 
-    /// Runs `job` in the writer's thread in a transaction of its own (a savepoint in a group).
-    /// An `Err` undoes everything the job did. The answer comes after the commit is on disk.
+    /// Has the writer's thread run `job` in a transaction of its own (a savepoint in a group). An
+    /// `Err` undoes everything the job did. The answer comes after the commit is on disk.
     /// A write whose future is dropped before its turn is not begun. A panic in a job ends the
     /// process.
     pub async fn write<T, F>(&self, job: F) -> Result<Written<T>>

@@ -1,4 +1,4 @@
-//! A commit that is alone and concerns few is told in the writer's thread.
+//! A commit that is alone and concerns few is told by whoever wrote it.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
