@@ -259,7 +259,7 @@ mod tests {
         line.rouse();
         assert!(line.wait(Duration::MAX), "not asleep");
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| line.wait(Duration::MAX));
+            let waits = scope.spawn(|| line.wait(Duration::from_secs(60)));
             while line.lock().asleep == 0 {
                 std::thread::yield_now();
             }
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(line.take_lone(|_| false), None);
         assert_eq!(line.take_lone(|_| true), Some(1));
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| line.wait(Duration::MAX));
+            let waits = scope.spawn(|| line.wait(Duration::from_secs(60)));
             while line.lock().asleep == 0 {
                 std::thread::yield_now();
             }
