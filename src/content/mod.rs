@@ -9,6 +9,7 @@ pub mod expr;
 pub mod import;
 pub mod input;
 mod job;
+mod kind;
 pub mod read;
 mod relations;
 mod state;

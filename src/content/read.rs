@@ -13,9 +13,9 @@ use crate::model::related::RelatedSet;
 use crate::model::schema::Schema;
 use crate::model::value::Value;
 use crate::query::{Ask, Plan, parse_key};
-use crate::store::{Query, Rows};
+use crate::store::{Query, Reader, Rows};
 
-use super::Content;
+use super::{Content, kind};
 
 /// A list as it was asked for.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +35,12 @@ impl Content {
     /// Those of [`Plan::compile`]; 400 for a page or limit out of bounds; 413 for an answer over
     /// [`Limits::answer_bytes`].
     pub async fn list(&self, principal: &Principal, ask: ListAsk) -> Result<Vec<u8>> {
+        let kind = kind::of_list(&ask, &self.limits);
         let (principal, limits) = (principal.clone(), self.limits.clone());
-        self.store.read(move |rows| list(rows, &principal, &limits, &ask)).await
+        let job = move |rows: &Reader<'_>| {
+            list(rows, &principal, &limits, &ask, rows.most(limits.answer_bytes))
+        };
+        self.read_by(kind, job).await
     }
 
     /// The record of that id, cut to what may be read.
@@ -54,13 +58,25 @@ impl Content {
         let (principal, limits, id) = (principal.clone(), self.limits.clone(), id.to_owned());
         let ask =
             Ask { schema: schema.to_owned(), select: select.map(str::to_owned), ..Ask::default() };
-        let job = move |rows: &crate::store::Reader<'_>| {
+        let kind = kind::of_record(&ask);
+        let job = move |rows: &Reader<'_>| {
             let plan = Plan::compile(rows.catalog(), &principal, &limits, &ask)?;
             let key = parse_key(&plan.schema, &id)?;
-            record(rows, &plan, &key, limits.answer_bytes)?
+            record(rows, &plan, &key, rows.most(limits.answer_bytes))?
                 .ok_or_else(|| missing(&plan.schema, &id))
         };
-        self.store.read(job).await
+        self.read_by(kind, job).await
+    }
+
+    async fn read_by<T, F>(&self, kind: Option<u64>, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        match kind {
+            Some(kind) => self.store.read_short(kind, job).await,
+            None => self.store.read(job).await,
+        }
     }
 }
 
@@ -69,12 +85,13 @@ pub fn missing(schema: &Schema, id: &str) -> Error {
     Error::not_found(format!("no '{}' with id {}", schema.name, clip(id)))
 }
 
-/// [`Content::list`] within a transaction.
-pub fn list(
+/// [`Content::list`] on a snapshot; 413 for an answer of more than `most` bytes.
+fn list(
     rows: &dyn Rows,
     principal: &Principal,
     limits: &Limits,
     asked: &ListAsk,
+    most: usize,
 ) -> Result<Vec<u8>> {
     let plan = Plan::compile(rows.catalog(), principal, limits, &asked.ask)?;
     let (page, limit) = page(asked, limits)?;
@@ -92,7 +109,7 @@ pub fn list(
             limit: Some(limit),
             offset,
         };
-        rows.select_within(&query, limits.answer_bytes)?
+        rows.select_within(&query, most)?
     } else {
         Vec::new()
     };
@@ -114,7 +131,7 @@ pub fn list(
         if index > 0 {
             out.push(b',');
         }
-        plan.body.encode_within(row, &related, &mut out, limits.answer_bytes)?;
+        plan.body.encode_within(row, &related, &mut out, most)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out)

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 mod ahead;
+mod at_once;
 pub mod backup;
 mod belongs;
 mod beside;
@@ -32,6 +33,7 @@ mod pen;
 mod pool;
 pub mod read;
 mod readable;
+mod reading;
 mod refs;
 mod refuse;
 mod related;
@@ -70,6 +72,7 @@ pub use read::{Query, Reader, Rows};
 pub(crate) use refuse::known_only as clash_told;
 pub use tx::Tx;
 
+use at_once::AtOnce;
 use job::{Job, Task, Work};
 use line::{Line, Refused};
 use pen::Pen;
@@ -152,6 +155,7 @@ struct Inner {
     writes: Arc<Line<Task>>,
     pen: Arc<Pen>,
     reads: Arc<Line<ReadTask>>,
+    at_once: AtOnce,
     /// The readers', and last the writer's.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Let go of after the threads have ended.
@@ -172,6 +176,7 @@ impl Store {
         let writes = Arc::new(Line::new(options.limits.waiting_writes));
         let reads = Arc::new(Line::new(options.limits.waiting_reads));
         let mut threads = pool::start(&options, &reads, &shared)?;
+        let at_once = AtOnce::new(&options, &shared);
         let writer = Writer::new(&options, connection, writes.clone(), shared.clone(), sink)?;
         let pen = Arc::new(Pen::new(writer));
         let writing = pen.clone();
@@ -182,7 +187,8 @@ impl Store {
                 .map_err(Error::internal)?,
         );
         let threads = Mutex::new(threads);
-        Ok(Store { inner: Arc::new(Inner { shared, writes, pen, reads, threads, _lock: lock }) })
+        let inner = Inner { shared, writes, pen, reads, at_once, threads, _lock: lock };
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     /// Has the writer's thread run `job` in a transaction of its own (a savepoint in a group). An
@@ -264,6 +270,20 @@ impl Store {
     {
         let (answer, _abandon) = self.ask(job, true)?;
         answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// As [`Store::read`], for a job that is likely to be short. An event loop does it by itself
+    /// within tight bounds, without waiting for anybody; where it turns out to be longer, a reader
+    /// does it from its start, and the next ones of the same `kind` (any number) with it.
+    pub async fn read_short<T, F>(&self, kind: u64, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        if here::is_here() && let Some(done) = self.inner.at_once.read(kind, &job) {
+            return done;
+        }
+        self.read(job).await
     }
 
     /// As [`Store::read`], however many wait: for callers whose number is bounded elsewhere, and
@@ -370,6 +390,7 @@ impl Drop for Inner {
         };
         self.reads.close();
         threads.into_iter().for_each(join);
+        self.at_once.close();
         // Last and alone: of connections that close at once, none moves the write-ahead log into
         // the file and takes it away.
         self.writes.close();

@@ -72,6 +72,8 @@ pub struct Reader<'a> {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) texts: &'a TextCache,
     pub(crate) bounds: Bounds,
+    /// Bytes of rows, and of an answer: see [`Reader::most`].
+    pub(crate) most: usize,
     /// The newest entries' look-ups as the thread's last reader left them.
     pub(crate) recent: &'a RefCell<Recent>,
     /// Whether they are those of this snapshot.
@@ -97,6 +99,12 @@ impl Time<'_> {
 }
 
 impl Reader<'_> {
+    /// Of so many bytes those that a read may make: fewer in one that may be done again elsewhere
+    /// ([`super::Store::read_short`]).
+    pub fn most(&self, bytes: usize) -> usize {
+        bytes.min(self.most)
+    }
+
     /// The newest entry's mark; `None` while the log is empty.
     pub fn newest(&self) -> Result<Option<Mark>> {
         log::newest(self.connection)
@@ -225,7 +233,7 @@ impl Rows for Reader<'_> {
     }
 
     fn select_within(&self, query: &Query, bytes: usize) -> Result<Vec<Arc<Row>>> {
-        select(self.connection, self.texts, &self.catalog, query, bytes)
+        select(self.connection, self.texts, &self.catalog, query, self.most(bytes))
     }
 
     fn count(&self, schema: &Schema, filter: &Predicate) -> Result<u64> {
@@ -234,7 +242,8 @@ impl Rows for Reader<'_> {
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
         let view = Present { connection: self.connection, texts: self.texts, undo: None };
-        related::gather(&view, &self.catalog, schema, rows, paths, &self.bounds.budget())
+        let budget = self.bounds.budget_of(self.most);
+        related::gather(&view, &self.catalog, schema, rows, paths, &budget)
     }
 }
 
