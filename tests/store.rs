@@ -27,6 +27,8 @@ mod replay;
 mod rng;
 #[path = "store/rows.rs"]
 mod rows;
+#[path = "store/short.rs"]
+mod short;
 #[path = "support/blog.rs"]
 mod support;
 #[path = "store/turns.rs"]

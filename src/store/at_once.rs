@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
+use super::pace::Pace;
 use super::read::Reader;
 use super::reading::{Hold, Panicked, Reading, Short};
 use super::{Options, Shared, lost};
@@ -34,13 +35,14 @@ pub(crate) struct AtOnce {
 struct Place {
     reading: Reading,
     spared: Spared,
+    pace: Pace,
 }
 
 impl AtOnce {
     pub(crate) fn new(options: &Options, shared: &Arc<Shared>) -> AtOnce {
         let place = || {
             let reading = Reading::new(options, shared);
-            Mutex::new(Place { reading, spared: Spared::default() })
+            Mutex::new(Place { reading, spared: Spared::default(), pace: Pace::default() })
         };
         AtOnce { places: (0..options.limits.event_loops).map(|_| place()).collect() }
     }
@@ -56,11 +58,14 @@ impl AtOnce {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         })?;
-        let Place { reading, spared } = &mut *place;
+        let Place { reading, spared, pace } = &mut *place;
         if !spared.is_tried(kind) {
             return None;
         }
-        match reading.read(Hold::Short(BOUNDS), |reader| reader.and_then(job)) {
+        let begun = pace.begin()?;
+        let done = reading.read(Hold::Short(BOUNDS), |reader| reader.and_then(job));
+        pace.end(begun);
+        match done {
             Ok(Err(error)) if is_of_bounds(&error) => {
                 spared.was_long(kind);
                 None

@@ -27,6 +27,7 @@ mod lookup;
 mod mark;
 pub mod migrate;
 pub mod nice;
+mod pace;
 pub mod page;
 mod past;
 mod pen;
@@ -280,7 +281,9 @@ impl Store {
         T: Send + 'static,
         F: Fn(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        if here::is_here() && let Some(done) = self.inner.at_once.read(kind, &job) {
+        if here::is_here()
+            && let Some(done) = self.inner.at_once.read(kind, &job)
+        {
             return done;
         }
         self.read(job).await
