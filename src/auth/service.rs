@@ -35,6 +35,9 @@ use super::token::{self, ClaimedUser, Claims, Keys};
 /// has a password can log in as often as they like.
 pub const SESSIONS: usize = 500;
 
+/// Reads of one's own record, told from others (see [`Store::read_short`]).
+const ME: u64 = 1;
+
 /// How long tokens last, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -385,7 +388,7 @@ impl Auth {
         };
         let record = self
             .store
-            .read(move |reader| {
+            .read_short(ME, move |reader| {
                 let schema = user_schema(reader)?;
                 let row = reader.get(&schema, &Value::Uuid(user))?;
                 Ok(row.map(|row| (schema, row)))

@@ -88,7 +88,8 @@ fn a_loop_does_short_reads_itself_and_others_have_them_done() {
 
 #[test]
 fn what_is_not_short_is_done_whole_elsewhere_and_its_kind_is_spared() {
-    let (_dir, store) = tags(20_000, 1);
+    const TAGS: u64 = 9_000;
+    let (_dir, store) = tags(TAGS as usize, 1);
     let by = By::default();
     on_a_loop(|runtime| {
         let here = thread::current().id();
@@ -96,10 +97,14 @@ fn what_is_not_short_is_done_whole_elsewhere_and_its_kind_is_spared() {
             let by_whom = by.clone();
             let job = move |reader: &Reader<'_>| {
                 by_whom.note();
-                if long { count(reader) } else { Ok(u64::from(reader.find("tag", 7).is_some())) }
+                match long {
+                    // Two steps each, at least.
+                    true => Ok(count(reader)? + count(reader)?),
+                    false => Ok(u64::from(reader.find("tag", 7).is_some())),
+                }
             };
             let answer = runtime.block_on(store.read_short(kind, job)).unwrap();
-            assert_eq!(answer, if long { 20_000 } else { 1 });
+            assert_eq!(answer, if long { 2 * TAGS } else { 1 });
             by.take()
         };
         let tries = |kind: u64, number: usize| {
@@ -110,8 +115,8 @@ fn what_is_not_short_is_done_whole_elsewhere_and_its_kind_is_spared() {
         // Then it is tried less and less often, but again and again.
         assert_eq!(tries(1, 16), 0);
         assert_eq!(tries(1, 33), 1);
-        let many = tries(1, 20_000);
-        assert!((5..40).contains(&many), "{many} tries");
+        let many = tries(1, 2_500);
+        assert!((5..10).contains(&many), "{many} tries");
         // Another kind is none of it; and one whose reads became short again is tried again.
         assert_eq!(read(2, false), [here]);
         assert!((0..2_000).any(|_| read(1, false) == [here]));
@@ -238,10 +243,11 @@ fn rows_and_catalog_belong_together_while_schemas_change() {
                 versions
             })
         });
+        let mut more = String::new();
         for n in 0..20 {
-            let field = r#"{"name":"more","type":"int","optional":true},{"name":"blogs""#;
-            let more = TAG.replacen(r#"{"name":"blogs""#, field, 1);
-            let tag = if n % 2 == 0 { more.as_str() } else { TAG }.to_owned();
+            more.push_str(&format!(r#"{{"name":"more{n}","type":"int","optional":true}},"#));
+            let blogs = r#"{"name":"blogs""#;
+            let tag = TAG.replacen(blogs, &format!("{more}{blogs}"), 1);
             store.write_blocking(move |tx| migrate(tx, &[&tag, CATEGORY, BLOG])).unwrap();
         }
         ended.store(true, Ordering::Relaxed);
