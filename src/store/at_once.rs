@@ -3,7 +3,7 @@
 //! Each is tried within tight bounds; what does not fit is done again by a reader's thread, and so
 //! are the next ones of its kind, for a while.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
@@ -41,7 +41,7 @@ struct Place {
 impl AtOnce {
     pub(crate) fn new(options: &Options, shared: &Arc<Shared>) -> AtOnce {
         let place = || {
-            let reading = Reading::new(options, shared);
+            let reading = Reading::hasty(options, shared);
             Mutex::new(Place { reading, spared: Spared::default(), pace: Pace::default() })
         };
         AtOnce { places: (0..options.limits.event_loops).map(|_| place()).collect() }
@@ -81,7 +81,7 @@ impl AtOnce {
     /// Closes the connections.
     pub(crate) fn close(&self) {
         for place in &self.places {
-            place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reading.close();
+            place.lock().unwrap_or_else(PoisonError::into_inner).reading.close();
         }
     }
 }

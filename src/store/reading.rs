@@ -61,6 +61,8 @@ pub(crate) struct Reading {
     recent: RefCell<Recent>,
     /// Version of the catalog that `texts` were spelt for.
     catalog: Option<u64>,
+    /// Whether another process's lock is waited for.
+    is_patient: bool,
     /// `None` after a failure, until the next read.
     connection: Option<Connection>,
 }
@@ -77,8 +79,14 @@ impl Reading {
             texts: TextCache::default(),
             recent: RefCell::default(),
             catalog: None,
+            is_patient: true,
             connection: None,
         }
+    }
+
+    /// As [`Reading::new`], for a thread that may wait for nobody.
+    pub(crate) fn hasty(options: &Options, shared: &Arc<Shared>) -> Reading {
+        Reading { is_patient: false, ..Reading::new(options, shared) }
     }
 
     /// Opens the connection; a read does so too where it is not open.
@@ -95,6 +103,9 @@ impl Reading {
     fn opened(&self) -> rusqlite::Result<Connection> {
         let mut connection = connection::open(&self.dir, Use::Read)?;
         self.watch.over_by(&mut connection, STEPS)?;
+        if !self.is_patient {
+            connection.busy_timeout(Duration::ZERO)?;
+        }
         Ok(connection)
     }
 
