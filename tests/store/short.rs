@@ -179,7 +179,7 @@ fn errors_of_the_question_are_answered_and_a_panic_is_its_own_reads() {
     on_a_loop(|runtime| {
         let tries = Arc::new(AtomicUsize::new(0));
         for kind in [Kind::NotFound, Kind::Bad, Kind::Forbidden] {
-            let (tried, error) = (tries.clone(), rowcast::error::Error::new(kind.clone(), "no"));
+            let (tried, error) = (tries.clone(), rowcast::error::Error::new(kind, "no"));
             let job = move |_: &Reader<'_>| -> Result<()> {
                 tried.fetch_add(1, Ordering::Relaxed);
                 Err(error.clone())
