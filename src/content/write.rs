@@ -167,6 +167,9 @@ struct Single {
     id: Option<String>,
 }
 
+/// The key of what was deleted, `None` where that would change many; whether an event loop did it.
+type Deleted = (Option<Vec<u8>>, bool);
+
 enum Written {
     Done(Shown),
     /// Nothing is done: it would change many.
@@ -243,22 +246,26 @@ impl Content {
     async fn single(&self, single: Single, address: Option<IpAddr>) -> Result<Vec<u8>> {
         let lane = Lane::Of(Payer::of(single.asked.principal.user, address));
         let mut single = Box::new(single);
-        if single.is_brief() {
-            let brief = move |tx: &mut Tx<'_>| {
+        // Too much for an event loop may be little for the writer's thread.
+        let mut brief = single.is_brief();
+        while single.prepared.input.names() <= CONSEQUENCES {
+            let short = move |tx: &mut Tx<'_>| {
                 let most = most(tx);
-                single.run(tx, Some(most))
+                let done = single.run(tx, Some(most))?;
+                Ok((done, tx.is_brief()))
             };
-            match self.store.write_brief(brief).await?.value {
+            let (done, was_brief) = match brief {
+                true => self.store.write_brief(short).await?.value,
+                false => self.store.write(short).await?.value,
+            };
+            match done {
                 Written::Done(shown) => return Ok(shown.json()),
                 Written::Many(given_back) => single = given_back,
             }
-        }
-        if single.prepared.input.names() <= CONSEQUENCES {
-            let short = move |tx: &mut Tx<'_>| single.run(tx, Some(CONSEQUENCES));
-            match self.store.write(short).await?.value {
-                Written::Done(shown) => return Ok(shown.json()),
-                Written::Many(given_back) => single = given_back,
+            if !was_brief {
+                break;
             }
+            brief = false;
         }
         // Others' writes should not stand behind it, and behind the next.
         let long = move |tx: &mut Tx<'_>| single.run(tx, None);
@@ -279,30 +286,36 @@ impl Content {
         id: &str,
         address: Option<IpAddr>,
     ) -> Result<Vec<u8>> {
-        let (near, brief) = self.delete_among(principal, schema, id, |tx| Some(most(tx))).await?;
-        if near && let Some(key) = self.store.write_brief(brief).await?.value {
-            return Ok(key);
-        }
-        let (_, short) = self.delete_among(principal, schema, id, |_| Some(CONSEQUENCES)).await?;
-        if let Some(key) = self.store.write(short).await?.value {
-            return Ok(key);
+        let mut may_be_brief = true;
+        loop {
+            let (near, short) =
+                self.delete_among(principal, schema, id, |tx| Some(most(tx))).await?;
+            let (key, was_brief) = match near && may_be_brief {
+                true => self.store.write_brief(short).await?.value,
+                false => self.store.write(short).await?.value,
+            };
+            match key {
+                Some(key) => return Ok(key),
+                None if was_brief => may_be_brief = false,
+                None => break,
+            }
         }
         // As a create or an update that changes many.
         let (_, long) = self.delete_among(principal, schema, id, |_| None).await?;
         let lane = Lane::Of(Payer::of(principal.user, address));
-        let deleted = self.store.write_long(lane, long).await?.value;
+        let (deleted, _) = self.store.write_long(lane, long).await?.value;
         deleted.ok_or_else(|| Error::internal("a delete that was not done"))
     }
 
     /// A job that deletes the record, unless more than `most` others would change: then it does
-    /// nothing, and gives `None`; and whether an event loop may do it.
+    /// nothing, and gives `None`, and whether an event loop did it. Comes with whether one may.
     async fn delete_among(
         &self,
         principal: &Principal,
         schema: &str,
         id: &str,
         most: impl FnOnce(&Tx<'_>) -> Option<usize> + Send + 'static,
-    ) -> Result<(bool, impl FnOnce(&mut Tx<'_>) -> Result<Option<Vec<u8>>> + Send + 'static)> {
+    ) -> Result<(bool, impl FnOnce(&mut Tx<'_>) -> Result<Deleted> + Send + 'static)> {
         let (mut asked, prepared, _) =
             self.asked(principal, schema, Action::Delete, Map::new()).await?;
         let (id, near) = (id.to_owned(), prepared.near);
@@ -317,11 +330,11 @@ impl Content {
             if let Some(most) = most
                 && job.tx.drags(&schema, key, most)?
             {
-                return Ok(None);
+                return Ok((None, job.tx.is_brief()));
             }
             job.tx.delete(&schema, key)?;
             accounts::written(&mut job, &schema, None, None)?;
-            Ok(Some(key_json(&schema, key)))
+            Ok((Some(key_json(&schema, key)), job.tx.is_brief()))
         };
         Ok((near, job))
     }

@@ -115,6 +115,30 @@ fn a_write_that_changes_many_lets_others_pass() {
     );
 }
 
+/// However many others a write changes, and whoever does it in the end: it is done once, whole.
+#[test]
+fn what_an_event_loop_finds_too_much_is_done_all_the_same() {
+    let counts = [0, 3, 14, 15, 16, 17, 40, 498, 499, 500, 501, 600];
+    let world = World::open(&[node(true)]);
+    let roots = 2 * counts.len() as i64;
+    // Each twice: one root to delete, one to take the children from.
+    let mut parents: Vec<i64> = (1..=roots).collect();
+    for root in 1..=roots {
+        let children = counts[(root as usize - 1) / 2];
+        parents.extend(std::iter::repeat_n(root, children));
+    }
+    plant(&world, parents.len() as i64, move |id| parents[id as usize - 1]);
+    for (turn, children) in counts.into_iter().enumerate() {
+        let (first, second) = (2 * turn as i64 + 1, 2 * turn as i64 + 2);
+        let before = world.entries();
+        let path = format!("DELETE /api/content/node/{first}");
+        assert_eq!(world.ok(&admin(), &path, Json::Null), json!({"id": first}));
+        let path = format!("PUT /api/content/node/{second}");
+        world.ok(&admin(), &path, json!({"children": []}));
+        assert_eq!(sizes(&world, before), [children + 1; 2], "{children} children");
+    }
+}
+
 #[test]
 fn what_is_refused_is_refused_before_anything_is_counted() {
     let mut schema = node(true);

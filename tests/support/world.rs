@@ -15,7 +15,7 @@ use rowcast::model::schema::{Column, Schema};
 use rowcast::model::value::Value;
 use rowcast::model::{file, system};
 use rowcast::store::migrate::{How, plan};
-use rowcast::store::{CommitSink, Options, Rows, Store, Tx};
+use rowcast::store::{CommitSink, Options, Rows, Store, Tx, here};
 use serde_json::{Value as Json, json};
 
 #[derive(Clone, Default)]
@@ -38,6 +38,8 @@ pub struct World {
 impl World {
     /// `schemas` are schema files' contents.
     pub fn open(schemas: &[Json]) -> World {
+        // As on a server's event loops.
+        here::settle();
         let dir = tempfile::tempdir().unwrap();
         let told = Told::default();
         let store = Store::open(Options::new(dir.path()), Box::new(told.clone())).unwrap();
