@@ -68,3 +68,48 @@ fn parts(json: &Json, hasher: &mut DefaultHasher, left: &mut usize) -> Option<()
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn list(filter: &Json, change: impl FnOnce(&mut ListAsk)) -> Option<u64> {
+        let ask = Ask { schema: "blog".into(), filter: Some(filter.clone()), ..Ask::default() };
+        let mut asked = ListAsk { ask, page: None, limit: None };
+        change(&mut asked);
+        of_list(&asked, &Limits::default())
+    }
+
+    #[test]
+    fn values_make_no_other_kind_and_all_else_does() {
+        let one = json!({"views": {"$gt": 1}, "name": "x"});
+        let kind = list(&one, |_| ()).expect("short");
+        let same = json!({"views": {"$gt": 1_000}, "name": "a longer one"});
+        assert_eq!(list(&same, |_| ()), Some(kind));
+        for other in [
+            json!({"views": {"$lt": 1}, "name": "x"}),
+            json!({"views": {"$gt": 1}}),
+            json!({"views": {"$gt": 1}, "name": ["x"]}),
+        ] {
+            assert_ne!(list(&other, |_| ()), Some(kind), "{other}");
+        }
+        assert_ne!(list(&one, |asked| asked.ask.schema = "tag".into()), Some(kind));
+        assert_ne!(list(&one, |asked| asked.ask.sort = Some("name".into())), Some(kind));
+        assert_ne!(list(&one, |asked| asked.page = Some(100)), Some(kind));
+        let record = of_record(&Ask { schema: "blog".into(), ..Ask::default() });
+        assert!(record.is_some() && record != list(&json!({}), |_| ()));
+    }
+
+    #[test]
+    fn what_is_long_for_sure_is_of_no_kind() {
+        let all = json!({});
+        assert!(list(&all, |asked| asked.limit = Some(RECORDS)).is_some());
+        assert!(list(&all, |asked| asked.limit = Some(RECORDS + 1)).is_none());
+        let many: Vec<_> = (0..PARTS).map(|n| json!({"views": n})).collect();
+        assert!(list(&json!({"$or": many}), |_| ()).is_none());
+        let names = "name,".repeat(NAMES);
+        assert!(list(&all, |asked| asked.ask.select = Some(names)).is_none());
+    }
+}
