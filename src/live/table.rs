@@ -1,8 +1,8 @@
 //! A hash table that nobody waits for: it grows and shrinks a small part at a time.
 //!
-//! One that grows as a whole stops the matcher meanwhile, and several tables come to that point at
-//! the same plan. Moving a few entries at each insertion is not enough: at a million the memory
-//! alone, taken, touched and given back for several tables at once, stopped it for 18 to 26 ms.
+//! One that grows as a whole stops the matcher meanwhile, some 0.3 s for three tables of a million
+//! entries. One that moves a few entries at each insertion still takes the memory of all of them at
+//! once, and has two tables to look into until it is done.
 //!
 //! This is linear hashing. There are as many parts as the entries need; when they need one more,
 //! the next part in line is split in two, and when they need one less, the last part goes back to
@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 /// Entries a part, on average, when one is split; so parts hold half to twice as many. A split
-/// takes some 50 us. Smaller parts make a longer list of parts, which should stay in the cache: at
+/// takes some tens of us. Smaller parts make a longer list of parts, which should stay in the cache: at
 /// a million entries it takes 32 KB.
 const PART: usize = 1_024;
 

@@ -110,7 +110,7 @@ struct Counts {
     transitions: usize,
 }
 
-/// Removals between two sweeps: what they freed is some hundred pieces, and takes some 20 us.
+/// Removals between two sweeps: what they freed is some hundred pieces.
 const SWEEP: usize = 16;
 
 /// Has the C library put together the small pieces that were freed. It does so when it is next
