@@ -275,6 +275,23 @@ impl AsyncRead for Stream {
     }
 }
 
+/// The first [`WRITE_BYTES`] of what are more, and how many parts those are. A short head and a
+/// long body mostly.
+fn first_of<'a>(bufs: &'a [io::IoSlice<'_>]) -> ([io::IoSlice<'a>; 4], usize) {
+    let mut cut = [io::IoSlice::new(&[]); 4];
+    let (mut parts, mut left) = (0, WRITE_BYTES);
+    for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
+        if parts == cut.len() || left == 0 {
+            break;
+        }
+        let some = &buf[..buf.len().min(left)];
+        cut[parts] = io::IoSlice::new(some);
+        parts += 1;
+        left -= some.len();
+    }
+    (cut, parts)
+}
+
 impl AsyncWrite for Stream {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -299,19 +316,12 @@ impl AsyncWrite for Stream {
             ready!(turn.0.as_mut().poll(cx));
             self.turn = None;
         }
-        // A short head and a long body mostly.
-        let cut;
-        let bufs = match bufs {
-            [first, ..] if first.len() > WRITE_BYTES => {
-                cut = [io::IoSlice::new(&first[..WRITE_BYTES]), io::IoSlice::new(&[])];
-                &cut[..1]
-            }
-            [first, second, ..] if first.len() + second.len() > WRITE_BYTES => {
-                let second = &second[..WRITE_BYTES - first.len()];
-                cut = [io::IoSlice::new(first), io::IoSlice::new(second)];
-                &cut[..]
-            }
-            bufs => bufs,
+        let (cut, parts);
+        let bufs = if bufs.iter().map(|buf| buf.len()).sum::<usize>() > WRITE_BYTES {
+            (cut, parts) = first_of(bufs);
+            &cut[..parts]
+        } else {
+            bufs
         };
         let polled = match &mut self.io {
             Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
@@ -337,7 +347,11 @@ impl AsyncWrite for Stream {
 
     /// hyper flushes when a response is out: nothing is stalled then.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (self.stalled, self.burst) = (None, 0);
+        self.stalled = None;
+        // A stream's parts are flushed one by one.
+        if self.phase.state.load(Ordering::Relaxed) != STREAMS {
+            self.burst = 0;
+        }
         match &mut self.io {
             Io::Tcp(io) => Pin::new(io).poll_flush(cx),
             Io::Unix(io) => Pin::new(io).poll_flush(cx),
@@ -349,5 +363,28 @@ impl AsyncWrite for Stream {
             Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
             Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+
+    #[test]
+    fn a_write_is_cut_where_it_grows_long() {
+        let (head, body) = (vec![1; 200], vec![2; 3 * WRITE_BYTES]);
+        let lengths = |bufs: &[&[u8]]| {
+            let bufs: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
+            let (cut, parts) = first_of(&bufs);
+            cut[..parts].iter().map(|part| part.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&[&body]), [WRITE_BYTES]);
+        assert_eq!(lengths(&[&head, &body]), [200, WRITE_BYTES - 200]);
+        assert_eq!(lengths(&[&[], &[], &[], &[], &head, &body, &head]), [200, WRITE_BYTES - 200]);
+        assert_eq!(lengths(&[&body[..WRITE_BYTES], &head]), [WRITE_BYTES]);
+        let parts = [&head[..]; 9];
+        assert_eq!(lengths(&parts), [200; 4]);
     }
 }

@@ -49,7 +49,7 @@ struct Kept {
     /// Schemas by whether a rule that counts there speaks of the principal itself.
     personal: HashMap<SchemaId, bool>,
     bodies: Bodies,
-    /// No longer kept, and to be freed once nobody waits for it.
+    /// No longer kept, and to be freed once nobody waits for the lock.
     gone: HashMap<u64, Known>,
 }
 
@@ -151,7 +151,7 @@ impl Plans {
             let new = Kept { version: catalog.version, ..Kept::default() };
             let old = std::mem::replace(&mut *kept, new);
             drop(kept);
-            // Thousands of plans: nobody waits for that.
+            // Thousands of plans: nobody waits for the lock meanwhile.
             drop(old);
             return self.lock();
         }
@@ -210,8 +210,8 @@ impl Kept {
     fn put(&mut self, hash: u64, known: Known) {
         self.young.insert(hash, known);
         if self.young.len() >= PLANS {
-            let old = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-            self.gone.extend(old);
+            // Whoever put the last one in has taken what was gone then.
+            self.gone = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
         }
     }
 
