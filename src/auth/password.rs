@@ -91,7 +91,8 @@ impl Passwords {
         Ok(())
     }
 
-    /// The hash of a password that may be set; 400 if it may not, 503 when too many wait.
+    /// The hash of a password that may be set; 400 if it may not, 503 when too many wait, or
+    /// where there is no memory for it.
     pub async fn hash(&self, password: &str) -> Result<PasswordHash> {
         Self::check(password)?;
         let password = password.as_bytes().to_vec();
@@ -99,7 +100,8 @@ impl Passwords {
     }
 
     /// Whether the password is the one behind `stored`. `None`, an unreadable hash and a password
-    /// that nobody could have set cost the same as a wrong one and are `false`.
+    /// that nobody could have set cost the same as a wrong one and are `false`. 503 when too many
+    /// wait, or where there is no memory for it.
     pub async fn verify(&self, password: &str, stored: Option<&PasswordHash>) -> Result<bool> {
         let possible = Self::check(password).is_ok();
         // An impossible one is cut, so that a body of megabytes costs no more either.
@@ -108,10 +110,12 @@ impl Passwords {
         let (stored, nobody) = (stored.cloned(), self.nobody.clone());
         let work = self.work.clone();
         let against = move || {
-            if let Some(same) = stored.and_then(|stored| verify(&password, &stored, &work)) {
+            if let Some(stored) = stored
+                && let Some(same) = verify(&password, &stored, &work)?
+            {
                 return Ok(same);
             }
-            verify(&password, &nobody, &work);
+            verify(&password, &nobody, &work)?;
             Ok(false)
         };
         Ok(self.run(against).await? && known)
@@ -156,21 +160,36 @@ fn argon2() -> Result<Argon2<'static>> {
 /// larger one goes back to the system at once. What of it is not touched takes no memory.
 const MAPPED: usize = 33 << 20;
 
-/// Argon2's output for a password.
-fn fill(argon2: &Argon2<'_>, password: &[u8], salt: &Salt, length: usize) -> Option<Output> {
-    let blocks = argon2.params().block_count();
-    let mut memory = Vec::with_capacity(blocks.max(MAPPED / Block::SIZE));
+/// So many blocks; 503 where there is no memory for them: that is this request's trouble alone.
+fn memory(blocks: usize) -> Result<Vec<Block>> {
+    let mut memory = Vec::new();
+    let reserved = memory.try_reserve_exact(blocks.max(MAPPED / Block::SIZE));
+    reserved.map_err(|error| {
+        tracing::warn!("a password was not hashed: {error}");
+        Error::new(Kind::Unavailable, "no memory to look at a password; try again soon")
+    })?;
     memory.resize(blocks, Block::new());
+    Ok(memory)
+}
+
+/// Argon2's output for a password; `None` where it gives none of that length.
+fn fill(
+    argon2: &Argon2<'_>,
+    password: &[u8],
+    salt: &Salt,
+    length: usize,
+) -> Result<Option<Output>> {
+    let mut memory = memory(argon2.params().block_count())?;
     let mut out = [0; Output::MAX_LENGTH];
-    let out = out.get_mut(..length)?;
-    argon2.hash_password_into_with_memory(password, salt, out, &mut memory[..]).ok()?;
-    Output::new(out).ok()
+    let Some(out) = out.get_mut(..length) else { return Ok(None) };
+    let filled = argon2.hash_password_into_with_memory(password, salt, out, &mut memory[..]);
+    Ok(filled.ok().and_then(|()| Output::new(out).ok()))
 }
 
 fn hash(password: &[u8]) -> Result<PasswordHash> {
     let argon2 = argon2()?;
     let salt = Salt::generate();
-    let hash = fill(&argon2, password, &salt, Params::DEFAULT_OUTPUT_LEN);
+    let hash = fill(&argon2, password, &salt, Params::DEFAULT_OUTPUT_LEN)?;
     let hash = phc::PasswordHash {
         algorithm: Algorithm::Argon2id.ident(),
         version: Some(Version::V0x13.into()),
@@ -182,26 +201,47 @@ fn hash(password: &[u8]) -> Result<PasswordHash> {
 }
 
 /// `None`, with nothing computed, where the stored hash cannot be read.
-fn verify(password: &[u8], stored: &PasswordHash, work: &AtomicU64) -> Option<bool> {
-    let same = compute(password, stored, work);
+///
+/// # Errors
+/// 503: it could be, but there was no memory to compute with.
+fn verify(password: &[u8], stored: &PasswordHash, work: &AtomicU64) -> Result<Option<bool>> {
+    let same = match Stored::read(&stored.0) {
+        Some(stored) => stored.verify(password, work)?,
+        None => None,
+    };
     if same.is_none() {
         tracing::error!("a stored password hash cannot be read");
     }
-    same
+    Ok(same)
 }
 
-fn compute(password: &[u8], stored: &PasswordHash, work: &AtomicU64) -> Option<bool> {
-    let stored = phc::PasswordHash::new(&stored.0).ok()?;
-    let (Some(salt), Some(hash)) = (&stored.salt, &stored.hash) else { return None };
-    let params = Params::try_from(&stored).ok()?;
-    let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
-    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
-    let version = stored.version.map(Version::try_from).transpose().ok()?.unwrap_or_default();
-    let argon2 = Argon2::new(algorithm, version, params);
-    // Compared in a time that tells nothing of where they differ.
-    let same = fill(&argon2, password, salt, hash.len())? == *hash;
-    work.fetch_add(cost, Ordering::Relaxed);
-    Some(same)
+/// A stored hash, taken apart.
+struct Stored {
+    argon2: Argon2<'static>,
+    salt: Salt,
+    hash: Output,
+}
+
+impl Stored {
+    fn read(text: &str) -> Option<Stored> {
+        let stored = phc::PasswordHash::new(text).ok()?;
+        let params = Params::try_from(&stored).ok()?;
+        let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
+        let version = stored.version.map(Version::try_from).transpose().ok()?.unwrap_or_default();
+        let argon2 = Argon2::new(algorithm, version, params);
+        Some(Stored { argon2, salt: stored.salt?, hash: stored.hash? })
+    }
+
+    fn verify(&self, password: &[u8], work: &AtomicU64) -> Result<Option<bool>> {
+        let Some(computed) = fill(&self.argon2, password, &self.salt, self.hash.len())? else {
+            return Ok(None);
+        };
+        let params = self.argon2.params();
+        let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
+        work.fetch_add(cost, Ordering::Relaxed);
+        // Compared in a time that tells nothing of where they differ.
+        Ok(Some(computed == self.hash))
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +278,7 @@ mod tests {
             assert_eq!(argon2().unwrap().verify_password(password, &read).is_ok(), same);
             for theirs in &theirs {
                 let stored = PasswordHash::stored(theirs.to_string());
-                assert_eq!(compute(password, &stored, &work), Some(same), "{theirs}");
+                assert_eq!(verify(password, &stored, &work).unwrap(), Some(same), "{theirs}");
             }
         }
     }
@@ -258,6 +298,12 @@ mod tests {
                 assert_eq!(passwords.work() - before, 2 * 19 * 1024, "{hash:?} {}", password.len());
             }
         }
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_one_request_s_trouble() {
+        assert_eq!(memory(usize::MAX).unwrap_err().status(), 503);
+        assert_eq!(memory(19 * 1024).unwrap().len(), 19 * 1024);
     }
 
     #[test]
