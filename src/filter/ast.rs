@@ -121,8 +121,22 @@ impl Operator {
         }
     }
 
-    fn named(name: &str) -> Option<Operator> {
+    /// The operator that is written so in a filter.
+    pub fn named(name: &str) -> Option<Operator> {
         Operator::ALL.into_iter().find(|operator| operator.name() == name)
+    }
+
+    /// Those that look for a text within another, which takes long where that is.
+    pub fn searches(self) -> bool {
+        matches!(
+            self,
+            Operator::Like
+                | Operator::NotLike
+                | Operator::Contains
+                | Operator::NotContains
+                | Operator::ContainsFold
+                | Operator::NotContainsFold
+        )
     }
 
     /// `$in` and `$nin`: the operators whose literal is an array.

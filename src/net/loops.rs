@@ -5,7 +5,8 @@
 //! mostly to find nothing: of a lone write's processor time that took a sixth.
 //!
 //! In return nothing on a loop may take long, as it holds up the loop's other connections. What
-//! may take more than about a millisecond is done [`beside`] the loops, in the runtime for many
+//! may take more than about a millisecond, short work on the store within its bounds excepted, is
+//! done [`beside`] the loops, in the runtime for many
 //! threads that all else runs in.
 
 use std::io;
@@ -58,7 +59,8 @@ impl Loops {
         for number in 0..count {
             let mut runtime = Builder::new_current_thread();
             runtime.event_interval(EVENTS).global_queue_interval(ANSWERS);
-            // Those are the threads of `spawn_blocking`: pages of the log that are told again.
+            // Those are the threads of `spawn_blocking`: pages of the log that are told again, and
+            // the passwords of users that are created or updated, which are hashed there.
             let runtime = runtime.enable_all().on_thread_start(nice::step_back).build()?;
             handles.push(runtime.handle().clone());
             let (stop, stopped) = oneshot::channel();

@@ -321,7 +321,8 @@ fn takes_long(route: &Route) -> bool {
         | Route::Login
         | Route::Password
         | Route::Status => true,
-        // The store's threads read, write and encode records.
+        // Short reads and brief writes are the loop's own, within bounds; the rest is done by the
+        // store's threads.
         Route::List(_)
         | Route::Read(..)
         | Route::Create(_)

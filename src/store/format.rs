@@ -166,12 +166,11 @@ pub(crate) fn open(dir: &Path) -> Result<Connection> {
 }
 
 /// The version of the catalog that the rows are in, within the caller's transaction.
-pub(crate) fn catalog_version(connection: &Connection) -> Result<u64> {
+pub(crate) fn catalog_version(connection: &Connection) -> rusqlite::Result<u64> {
     connection
         .prepare_cached("SELECT value FROM _rc_meta WHERE name = 'catalog'")
         .and_then(|mut statement| statement.query_row((), |row| row.get::<_, i64>(0)))
         .map(|version| version as u64)
-        .map_err(fault)
 }
 
 /// Notes it, within the caller's transaction.

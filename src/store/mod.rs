@@ -134,6 +134,9 @@ pub struct Written<T> {
     pub commit: Option<Arc<Commit>>,
 }
 
+/// After a read of its own that took longer, an event loop sees to what else there is.
+const TURN: Duration = Duration::from_micros(100);
+
 type Answer<T> = oneshot::Receiver<Result<Written<T>>>;
 
 /// What the threads and all handles share.
@@ -177,7 +180,7 @@ impl Store {
         let writes = Arc::new(Line::new(options.limits.waiting_writes));
         let reads = Arc::new(Line::new(options.limits.waiting_reads));
         let mut threads = pool::start(&options, &reads, &shared)?;
-        let at_once = AtOnce::new(&options, &shared);
+        let at_once = AtOnce::open(&options, &shared)?;
         let writer = Writer::new(&options, connection, writes.clone(), shared.clone(), sink)?;
         let pen = Arc::new(Pen::new(writer));
         let writing = pen.clone();
@@ -281,12 +284,16 @@ impl Store {
         T: Send + 'static,
         F: Fn(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        if here::is_here()
-            && let Some(done) = self.inner.at_once.read(kind, &job)
-        {
-            return done;
+        let done = match here::is_here() {
+            true => self.inner.at_once.read(kind, &job),
+            false => None,
+        };
+        let Some((done, took)) = done else { return self.read(job).await };
+        if took > TURN {
+            // Who asks for one after the other would keep the loop from its other connections.
+            tokio::task::yield_now().await;
         }
-        self.read(job).await
+        done
     }
 
     /// As [`Store::read`], however many wait: for callers whose number is bounded elsewhere, and

@@ -14,7 +14,7 @@ use crate::model::catalog::Catalog;
 
 use super::beside::Bounds;
 use super::connection::{self, Use};
-use super::fault::fault;
+use super::fault::{Trouble, fault};
 use super::format;
 use super::lookup::Recent;
 use super::read::{Reader, Time};
@@ -61,8 +61,7 @@ pub(crate) struct Reading {
     recent: RefCell<Recent>,
     /// Version of the catalog that `texts` were spelt for.
     catalog: Option<u64>,
-    /// Whether another process's lock is waited for.
-    is_patient: bool,
+    role: Use,
     /// `None` after a failure, until the next read.
     connection: Option<Connection>,
 }
@@ -79,14 +78,14 @@ impl Reading {
             texts: TextCache::default(),
             recent: RefCell::default(),
             catalog: None,
-            is_patient: true,
+            role: Use::Read,
             connection: None,
         }
     }
 
     /// As [`Reading::new`], for a thread that may wait for nobody.
     pub(crate) fn hasty(options: &Options, shared: &Arc<Shared>) -> Reading {
-        Reading { is_patient: false, ..Reading::new(options, shared) }
+        Reading { role: Use::ReadHastily, ..Reading::new(options, shared) }
     }
 
     /// Opens the connection; a read does so too where it is not open.
@@ -95,17 +94,18 @@ impl Reading {
         Ok(())
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// The next read opens it again.
     pub(crate) fn close(&mut self) {
         self.connection = None;
     }
 
     fn opened(&self) -> rusqlite::Result<Connection> {
-        let mut connection = connection::open(&self.dir, Use::Read)?;
+        let mut connection = connection::open(&self.dir, self.role)?;
         self.watch.over_by(&mut connection, STEPS)?;
-        if !self.is_patient {
-            connection.busy_timeout(Duration::ZERO)?;
-        }
         Ok(connection)
     }
 
@@ -178,7 +178,14 @@ impl Reading {
                 .prepare_cached("BEGIN")
                 .and_then(|mut statement| statement.execute(()))
                 .map_err(fault)?;
-            let version = format::catalog_version(connection)?;
+            // The first row that is read takes the snapshot: only here another process may be in
+            // the way.
+            let version = match format::catalog_version(connection) {
+                Err(error) if !may_wait && Trouble::of(&error) == Trouble::Busy => {
+                    return Err(Error::new(Kind::Timeout, "another process holds the database"));
+                }
+                version => version.map_err(fault)?,
+            };
             let catalog = self.shared.catalog.load_full();
             if catalog.version == version {
                 return Ok(catalog);

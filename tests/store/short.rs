@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 use rowcast::error::{Kind, Result};
 use rowcast::filter::{Predicate, Truth};
@@ -178,7 +179,9 @@ fn errors_of_the_question_are_answered_and_a_panic_is_its_own_reads() {
     let (_dir, store) = tags(3, 1);
     on_a_loop(|runtime| {
         let tries = Arc::new(AtomicUsize::new(0));
-        for kind in [Kind::NotFound, Kind::Bad, Kind::Forbidden] {
+        // And faults: they are in the log under the id that the client is told.
+        for kind in [Kind::NotFound, Kind::Bad, Kind::Forbidden, Kind::Internal, Kind::Unavailable]
+        {
             let (tried, error) = (tries.clone(), rowcast::error::Error::new(kind, "no"));
             let job = move |_: &Reader<'_>| -> Result<()> {
                 tried.fetch_add(1, Ordering::Relaxed);
@@ -187,15 +190,47 @@ fn errors_of_the_question_are_answered_and_a_panic_is_its_own_reads() {
             let answer = runtime.block_on(store.read_short(1, job));
             assert_eq!(answer.unwrap_err().kind, kind);
         }
-        assert_eq!(tries.load(Ordering::Relaxed), 3, "each once");
+        assert_eq!(tries.load(Ordering::Relaxed), 5, "each once");
         let tried = tries.clone();
         let job = move |_: &Reader<'_>| -> Result<()> {
             tried.fetch_add(1, Ordering::Relaxed);
             panic!("on purpose");
         };
         assert_eq!(runtime.block_on(store.read_short(1, job)).unwrap_err().kind, Kind::Internal);
-        assert_eq!(tries.load(Ordering::Relaxed), 4, "not again elsewhere");
+        assert_eq!(tries.load(Ordering::Relaxed), 6, "not again elsewhere");
         assert_eq!(runtime.block_on(store.read_short(1, count)).unwrap(), 3);
+    });
+}
+
+#[test]
+fn after_a_read_that_took_a_while_others_of_the_loop_have_their_turn() {
+    let (_dir, store) = tags(3, 1);
+    on_a_loop(|runtime| {
+        runtime.block_on(async {
+            let turns = Arc::new(AtomicUsize::new(0));
+            let noted = turns.clone();
+            tokio::spawn(async move {
+                loop {
+                    noted.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            });
+            let (by, here) = (By::default(), thread::current().id());
+            for n in 1..=3 {
+                let noted = by.clone();
+                let job = move |reader: &Reader<'_>| {
+                    noted.note();
+                    let begun = Instant::now();
+                    while begun.elapsed() < Duration::from_micros(200) {
+                        count(reader)?;
+                    }
+                    Ok(())
+                };
+                store.read_short(1, job).await.unwrap();
+                assert_eq!(by.take(), [here]);
+                assert!(turns.load(Ordering::Relaxed) >= n);
+            }
+        });
     });
 }
 
