@@ -227,9 +227,9 @@ fn after_a_read_that_took_a_while_others_of_the_loop_have_their_turn() {
                     Ok(())
                 };
                 store.read_short(1, job).await.unwrap();
-                assert_eq!(by.take(), [here]);
                 assert!(turns.load(Ordering::Relaxed) >= n);
             }
+            assert!(by.take().contains(&here));
         });
     });
 }
