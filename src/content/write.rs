@@ -19,6 +19,7 @@ use crate::model::schema::Schema;
 use crate::model::value::Value;
 use crate::query::{Ask, Plan, parse_key};
 use crate::store::fair::Payer;
+use crate::store::room::Room;
 use crate::store::{Lane, Rows, Tx};
 
 use super::input::{self, Input, Mode, Scope};
@@ -103,6 +104,15 @@ const CONSEQUENCES: usize = 500;
 /// Others that a write may change which an event loop does by itself: some microseconds each.
 const BRIEF: usize = 16;
 
+/// A record that weighs more is not written anew, or deleted, by an event loop, as no larger request is
+/// worked on there: it is read, written and logged, three times so many bytes.
+const HEAVY: usize = 32 << 10;
+
+/// Whether that record is too much for who does this write.
+fn too_heavy(tx: &Tx<'_>, row: &Row) -> bool {
+    tx.is_brief() && Room::weigh(row) > HEAVY
+}
+
 /// Others that a write may change where it is done.
 fn most(tx: &Tx<'_>) -> usize {
     if tx.is_brief() { BRIEF } else { CONSEQUENCES }
@@ -167,12 +177,12 @@ struct Single {
     id: Option<String>,
 }
 
-/// The key of what was deleted, `None` where that would change many; whether an event loop did it.
+/// The key of what was deleted, `None` where that would be too much; whether an event loop did it.
 type Deleted = (Option<Vec<u8>>, bool);
 
 enum Written {
     Done(Shown),
-    /// Nothing is done: it would change many.
+    /// Nothing is done: it would change many, or more than an event loop may.
     Many(Box<Single>),
 }
 
@@ -185,12 +195,19 @@ impl Single {
     /// Writes the record, unless more than `most` others would be taken from it.
     fn run(mut self: Box<Self>, tx: &mut Tx<'_>, most: Option<usize>) -> Result<Written> {
         self.prepared = self.asked.prepared(self.prepared, tx)?;
+        // Other rules may hold by now, which read more.
+        if tx.is_brief() && !self.is_brief() {
+            return Ok(Written::Many(self));
+        }
         let Prepared { schema, rules, input, plan, .. } = &self.prepared;
         let mut job = Job::new(tx, &self.asked.principal, &self.asked.limits);
         let row = match &self.id {
             None => job.write(schema, rules, None, input, Origin::Named)?,
             Some(id) => {
                 let old = job.readable(schema, id)?;
+                if too_heavy(job.tx, &old) {
+                    return Ok(Written::Many(self));
+                }
                 job.may_start_from(schema, &old, input)?;
                 let allowed = job.allowed(schema, rules, Some(&old), input)?;
                 if let Some(most) = most
@@ -307,8 +324,8 @@ impl Content {
         deleted.ok_or_else(|| Error::internal("a delete that was not done"))
     }
 
-    /// A job that deletes the record, unless more than `most` others would change: then it does
-    /// nothing, and gives `None`, and whether an event loop did it. Comes with whether one may.
+    /// A job that deletes the record, unless more than `most` others would change, or it is too much
+    /// for the event loop that is to do it: then it does nothing, and gives `None`, and whether an event loop did it. Comes with whether one may.
     async fn delete_among(
         &self,
         principal: &Principal,
@@ -321,9 +338,16 @@ impl Content {
         let (id, near) = (id.to_owned(), prepared.near);
         let job = move |tx: &mut Tx<'_>| {
             let most = most(tx);
-            let Prepared { schema, rules, .. } = asked.prepared(prepared, tx)?;
+            let Prepared { schema, rules, near, .. } = asked.prepared(prepared, tx)?;
+            // Other rules may hold by now, which read more.
+            if tx.is_brief() && !near {
+                return Ok((None, true));
+            }
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let row = job.readable(&schema, &id)?;
+            if too_heavy(job.tx, &row) {
+                return Ok((None, true));
+            }
             let key = row.get(schema.primary);
             // Before the count: how long it takes to be refused the record tells nothing.
             job.may_delete(&schema, &rules, &row)?;

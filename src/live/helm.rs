@@ -5,15 +5,14 @@
 //! helm: the matcher's thread had 16 us of a handshake's 95, most of it to fall asleep and wake up.
 //!
 //! A commit that is alone and concerns few is told by whoever wrote it, the writer's thread or an
-//! event loop, once the answer is on its way and while nobody else waits to write: there were 8 us to
-//! do, and to wake the thread for it took some tenth of the CPU of such a write (median of nine
+//! event loop, while nobody else waits to write: there were 8 us to do, and to wake the thread for it took some tenth of the CPU of such a write (median of nine
 //! pairs). What might wait for anybody is left to the thread. All other commits are the thread's
 //! alone.
 //!
 //! Whatever is in the queue is done in the queue's order whoever does it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 
 use super::matcher::Matcher;
 use super::outbox::Carrier;
@@ -49,22 +48,27 @@ impl Helm {
     /// One step of the matcher; gives when the next is due, if nothing comes before. `None` when
     /// it has stopped.
     pub(super) fn step(&self) -> Option<std::time::Instant> {
-        let mut place = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
-        let matcher = place.as_mut()?;
-        if !matcher.step() {
-            // Whoever waits for an answer hears that none comes.
-            *place = None;
-            return None;
-        }
-        Some(matcher.due())
+        // Poisoned: the process is ending.
+        let mut place = self.matcher.lock().ok()?;
+        or_abort(|| {
+            let matcher = place.as_mut()?;
+            if !matcher.step() {
+                // Whoever waits for an answer hears that none comes.
+                *place = None;
+                return None;
+            }
+            Some(matcher.due())
+        })
     }
 
     /// See [`super::Live::carry_with`].
     pub(super) fn carry_with(&self, carrier: Box<dyn Carrier>) {
-        let mut place = self.matcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(matcher) = place.as_mut() {
-            matcher.fanout.carry_with(carrier);
-        }
+        let Ok(mut place) = self.matcher.lock() else { return };
+        or_abort(|| {
+            if let Some(matcher) = place.as_mut() {
+                matcher.fanout.carry_with(carrier);
+            }
+        });
     }
 
     #[cfg(test)]
@@ -76,12 +80,8 @@ impl Helm {
     /// that takes little and nobody is at the helm. What waits afterwards is the thread's, which
     /// the caller wakes.
     pub(super) fn lone(&self) {
+        let Ok(mut place) = self.matcher.try_lock() else { return };
         or_abort(|| {
-            let mut place = match self.matcher.try_lock() {
-                Ok(place) => place,
-                Err(TryLockError::WouldBlock) => return,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            };
             let Some(matcher) = place.as_mut() else { return };
             if let Some(commit) = self.queue.lone() {
                 self.queue.lone_done(matcher.lone(&commit));
@@ -98,7 +98,7 @@ impl Helm {
         if !self.queue.leave(command) {
             return false;
         }
-        or_abort(|| self.help());
+        self.help();
         true
     }
 
@@ -107,29 +107,33 @@ impl Helm {
     fn help(&self) {
         let mut done = 0;
         while self.queue.is_light() {
-            let mut place = match self.matcher.try_lock() {
-                Ok(place) => place,
-                Err(TryLockError::WouldBlock) => return,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            };
-            let Some(matcher) = place.as_mut() else { return };
-            while let Some(command) = self.queue.pop_light() {
-                matcher.command(command);
-                done += 1;
-                if done == MOST {
-                    drop(place);
-                    return self.queue.wake();
+            let Ok(mut place) = self.matcher.try_lock() else { return };
+            let stays = or_abort(|| {
+                let Some(matcher) = place.as_mut() else { return false };
+                while done < MOST
+                    && let Some(command) = self.queue.pop_light()
+                {
+                    matcher.command(command);
+                    done += 1;
                 }
+                true
+            });
+            drop(place);
+            if !stays {
+                return;
+            }
+            if done == MOST {
+                return self.queue.wake();
             }
         }
     }
 }
 
 /// A panic in the matcher leaves nobody who could be told the truth: the process ends, non-zero,
-/// at once.
-fn or_abort(work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+/// at once. Called with the lock held, which stays shut until then: nobody else tells what comes after.
+fn or_abort<T>(work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         tracing::error!("the matcher panicked: ending the process");
-        std::process::abort();
-    }
+        std::process::abort()
+    })
 }

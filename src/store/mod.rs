@@ -39,7 +39,7 @@ mod refs;
 mod refuse;
 mod related;
 mod replay;
-mod room;
+pub(crate) mod room;
 mod seal;
 mod texts;
 mod touched;

@@ -12,7 +12,7 @@
 //! to go: its own, or that of an event loop that holds the pen, which lets go of it first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::job::Task;
@@ -27,11 +27,13 @@ pub(super) struct Pen {
     quick: AtomicBool,
 }
 
-/// Ends the process when whoever writes panics: nobody could tell what of the writer's state is still
-/// true, and acknowledged writes must be told to the sink. So no poisoned lock is ever seen.
-struct AbortOnPanic;
+/// Ends the process when whoever holds `T` panics: nobody could tell what of the writer's state is
+/// still true, and what is committed must be told to the sink before anything after it. `T` goes last:
+/// around the lock's guard this keeps the lock shut until the process has ended, so nobody else writes
+/// meanwhile.
+struct AbortOnPanic<T>(T);
 
-impl Drop for AbortOnPanic {
+impl<T> Drop for AbortOnPanic<T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Not to stderr by itself: what the log has gathered comes first.
@@ -49,17 +51,20 @@ impl Pen {
 
     /// The life of the writer's thread: serves the line until it is closed and empty.
     pub(super) fn run(&self) {
-        let _guard = AbortOnPanic;
+        // Without its thread the line would fill, and nobody would be answered.
+        let _alive = AbortOnPanic(());
         let mut patience = Duration::ZERO;
         loop {
             // Without the pen.
             let open = self.line.wait(patience);
-            let mut place = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(writer) = place.as_mut() else { return };
+            // Poisoned: the process is ending.
+            let Ok(place) = self.writer.lock() else { return };
+            let mut held = AbortOnPanic(place);
+            let Some(writer) = held.0.as_mut() else { return };
             match writer.step(open) {
                 Some(until_next) => patience = until_next,
                 None => {
-                    *place = None;
+                    *held.0 = None;
                     return;
                 }
             }
@@ -80,17 +85,14 @@ impl Pen {
 
     /// Does the one write that waits, if nobody is at the pen.
     fn lone(&self) {
-        let _guard = AbortOnPanic;
-        let mut place = match self.writer.try_lock() {
-            Ok(place) => place,
-            // It looks into the line afterwards, be it the thread or another event loop.
-            Err(TryLockError::WouldBlock) => return,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        };
-        let Some(writer) = place.as_mut() else { return };
+        // Whoever is at it looks into the line afterwards, be it the thread or another event loop.
+        // Poisoned: the process is ending.
+        let Ok(place) = self.writer.try_lock() else { return };
+        let mut held = AbortOnPanic(place);
+        let Some(writer) = held.0.as_mut() else { return };
         let errand = writer.lone();
         self.quick.store(writer.is_quick(), Ordering::Relaxed);
-        drop(place);
+        drop(held);
         if errand {
             self.line.rouse();
         }

@@ -35,6 +35,9 @@ const GROUP_JOBS: usize = 256;
 /// And how long it goes on taking jobs, those that come meanwhile too.
 const GROUP_TIME: Duration = Duration::from_millis(10);
 
+/// A transaction of one job that takes longer says at once that the disk is slow.
+const STALL: Duration = Duration::from_millis(20);
+
 /// How often an idle writer looks whether entries of the log have become too old.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -87,7 +90,8 @@ pub(crate) struct Writer {
 }
 
 /// Whether a transaction of one job takes little of late: mostly, since with other programs on the
-/// cores any may take long now and then, whoever makes it.
+/// cores any may take a little longer now and then, whoever makes it. After one that took very long the
+/// next is the thread's.
 struct Pace {
     quick: Duration,
     /// Slow ones more than quick ones, lately.
@@ -100,6 +104,7 @@ impl Pace {
     fn add(&mut self, took: Duration) {
         self.slow = match took <= self.quick {
             true => self.slow.saturating_sub(1),
+            false if took > STALL.max(self.quick) => Self::SLOW,
             false => Self::SLOW.min(self.slow + 1),
         };
     }
@@ -178,7 +183,9 @@ impl Writer {
     pub(super) fn lone(&mut self) -> bool {
         let others = !self.waiting.is_empty() || !self.long.is_empty();
         let full = self.lines.len() >= self.lines_waiting;
-        if others || full || self.connection.is_none() || !self.is_quick() {
+        // Since the write was let in, somebody may have come who reads through relations.
+        let gathers = !self.shared.want.load().is_empty();
+        if others || full || gathers || self.connection.is_none() || !self.is_quick() {
             return false;
         }
         let Some(task) = self.line.take_lone(Task::is_brief) else { return false };
@@ -358,7 +365,12 @@ impl Writer {
         let mut tx = Tx::new(connection, &self.desk, catalog.clone(), now);
         tx.brief = kind == Kind::Lone;
         let outcome = job.run(&mut tx).and_then(|()| {
-            let want = self.shared.want.load();
+            // Nothing was wanted when a lone job was taken from the line. Who wants something since
+            // can count only on jobs that begin later.
+            let want = match kind {
+                Kind::Lone => Arc::default(),
+                _ => self.shared.want.load_full(),
+            };
             seal(&tx, &mut tail, &mut self.lines, &mut self.stamps, &want)
         });
         let migrated = tx.migrated.then(|| tx.catalog.clone());
@@ -504,8 +516,10 @@ mod tests {
         let mut pace = Pace { quick: ms(1), slow: 0 };
         let rounds = [
             (ms(0), true),
-            (Duration::from_secs(9), true),
+            (Duration::from_secs(9), false),
             (ms(1), true),
+            (ms(1), true),
+            (ms(0), true),
             (ms(20), true),
             (ms(20), true),
             (ms(0), true),
@@ -515,6 +529,9 @@ mod tests {
             (ms(20), false),
             (ms(1), true),
             (ms(2), false),
+            (ms(1), true),
+            (ms(1), true),
+            (ms(21), false),
             (ms(1), true),
         ];
         for (round, (took, quick)) in rounds.into_iter().enumerate() {

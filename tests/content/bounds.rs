@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use rowcast::dialects::fastschema::rest::{self, Call};
+use rowcast::model::change::Op;
 use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
 use rowcast::store::Lane;
 use serde_json::{Value as Json, json};
 
 use crate::world::World;
-use crate::{admin, blog};
+use crate::{admin, blog, changed};
 
 pub(crate) fn node(parent_optional: bool) -> Json {
     json!({
@@ -68,6 +69,35 @@ fn rings_and_references_from_outside_refuse_the_whole_call() {
         world.refused(&admin(), &call, Json::Null, 409, "node.parent is required");
     }
     assert_eq!(world.ok(&admin(), "GET /api/content/node", Json::Null)["total"], 3);
+}
+
+/// However small the request.
+#[test]
+fn what_weighs_much_is_not_written_by_an_event_loop() {
+    const TRIES: i64 = 20;
+    let world = World::patient(&[node(true)]);
+    plant(&world, 3 * TRIES, |_| 1);
+    let heavy = "x".repeat(100 << 10);
+    for id in TRIES + 1..=2 * TRIES {
+        let write = format!("PUT /api/content/node/{id}");
+        world.ok(&admin(), &write, json!({ "name": heavy }));
+    }
+    let writes = |method: &str, id: i64| {
+        let (op, body) = match method {
+            "PUT" => (Op::Update, json!({"parent": {"id": 2}})),
+            _ => (Op::Delete, Json::Null),
+        };
+        let before = world.entries();
+        let here = world.writes_here(&admin(), &format!("{method} /api/content/node/{id}"), body);
+        assert_eq!(world.newest(), [changed("node", op, id)]);
+        assert_eq!(world.entries(), before + 1);
+        here
+    };
+    for method in ["PUT", "DELETE"] {
+        // A thread that was just awake may come between.
+        assert!((3..=TRIES).rev().any(|id| writes(method, id)), "{method}");
+        assert!(!(TRIES + 1..TRIES + 6).any(|id| writes(method, id)), "{method}");
+    }
 }
 
 #[test]

@@ -140,6 +140,13 @@ fn what_would_hold_an_event_loop_is_left_to_the_writer() {
         calm(&store).await;
         assert!(!store.write_brief(tag("wanted".into())).await.unwrap().value.1);
         store.want(Want::default());
+        // Wanted while it waits for its turn.
+        calm(&store).await;
+        let mut waits = Box::pin(store.write_brief(tag("wanted late".into())));
+        assert!((&mut waits).now_or_never().is_none());
+        store.want(Want { paths: [(blog, paths(&["author"]))].into(), ..Want::default() });
+        assert!(!waits.await.unwrap().value.1);
+        store.want(Want::default());
         // What was slow lately is slow.
         for n in 0..8 {
             calm(&store).await;

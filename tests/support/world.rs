@@ -4,6 +4,8 @@
 #![allow(dead_code)] // Each suite uses what it needs.
 
 use std::sync::{Arc, Mutex};
+use std::thread::{ThreadId, current};
+use std::time::Duration;
 
 use rowcast::auth::principal::Principal;
 use rowcast::content::{BulkAsk, Content, ListAsk};
@@ -19,11 +21,12 @@ use rowcast::store::{CommitSink, Options, Rows, Store, Tx, here};
 use serde_json::{Value as Json, json};
 
 #[derive(Clone, Default)]
-pub struct Told(pub Arc<Mutex<Vec<Arc<Commit>>>>);
+pub struct Told(pub Arc<Mutex<Vec<Arc<Commit>>>>, Arc<Mutex<Option<ThreadId>>>);
 
 impl CommitSink for Told {
     fn committed(&mut self, commits: &[Arc<Commit>]) {
         self.0.lock().unwrap().extend_from_slice(commits);
+        *self.1.lock().unwrap() = Some(current().id());
     }
 }
 
@@ -38,11 +41,22 @@ pub struct World {
 impl World {
     /// `schemas` are schema files' contents.
     pub fn open(schemas: &[Json]) -> World {
+        World::with(schemas, |_| {})
+    }
+
+    /// Where lone writes are never too slow for an event loop.
+    pub fn patient(schemas: &[Json]) -> World {
+        World::with(schemas, |options| options.quick = Duration::from_secs(60))
+    }
+
+    fn with(schemas: &[Json], change: impl FnOnce(&mut Options)) -> World {
         // As on a server's event loops.
         here::settle();
         let dir = tempfile::tempdir().unwrap();
         let told = Told::default();
-        let store = Store::open(Options::new(dir.path()), Box::new(told.clone())).unwrap();
+        let mut options = Options::new(dir.path());
+        change(&mut options);
+        let store = Store::open(options, Box::new(told.clone())).unwrap();
         let mut defs = system::schemas();
         for schema in schemas {
             let parsed = file::parse(None, schema.to_string().as_bytes());
@@ -106,6 +120,17 @@ impl World {
             }
         })?;
         Ok(serde_json::from_slice(&answer).unwrap())
+    }
+
+    /// Sends a write that must succeed while nobody else writes, as far as one can know. Whether
+    /// this thread did it.
+    #[track_caller]
+    pub fn writes_here(&self, who: &Principal, call: &str, body: Json) -> bool {
+        self.runtime.block_on(self.store.barrier()).unwrap();
+        // The writer's thread falls asleep.
+        std::thread::sleep(Duration::from_millis(20));
+        self.ok(who, call, body);
+        *self.told.1.lock().unwrap() == Some(current().id())
     }
 
     /// A request that must succeed.
