@@ -5,9 +5,10 @@
 //! helm: the matcher's thread had 16 us of a handshake's 95, most of it to fall asleep and wake up.
 //!
 //! A commit that is alone and concerns few is told by whoever wrote it, the writer's thread or an
-//! event loop, while nobody else waits to write: there were 8 us to do, and to wake the thread for it took some tenth of the CPU of such a write (median of nine
-//! pairs). What might wait for anybody is left to the thread. All other commits are the thread's
-//! alone.
+//! event loop, while nobody else waits to write: there were 8 us to do, and to wake the thread for it
+//! took some tenth of the CPU of such a write (median of nine pairs). The answer was handed over before;
+//! where an event loop wrote, its bytes go out afterwards. What might wait for anybody is left to the
+//! thread. All other commits are the thread's alone.
 //!
 //! Whatever is in the queue is done in the queue's order whoever does it.
 
@@ -130,7 +131,7 @@ impl Helm {
 }
 
 /// A panic in the matcher leaves nobody who could be told the truth: the process ends, non-zero,
-/// at once. Called with the lock held, which stays shut until then: nobody else tells what comes after.
+/// at once. Called within the lock, which so stays shut until then: nobody else goes on with the matcher.
 fn or_abort<T>(work: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         tracing::error!("the matcher panicked: ending the process");
