@@ -31,6 +31,10 @@ pub(super) const KEPT: usize = 1_024;
 /// Frames that are looked at for little within one commit.
 const LOOKS: usize = 1 << 20;
 
+/// Plans that are refused before somebody looks again although no frames were made since: sockets
+/// are ready again and take some meanwhile.
+const REFUSED: usize = 64;
+
 /// How long a message may become.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
@@ -55,6 +59,8 @@ pub(super) struct Frames {
     held: usize,
     /// Of them, those made since somebody last looked.
     fresh: usize,
+    /// Plans that were refused since then.
+    refused: usize,
     /// Frames of the commit that were looked at for that.
     looked: usize,
 }
@@ -113,7 +119,7 @@ impl Frames {
     pub(super) fn end(&mut self) {
         self.start();
         self.kept.clear();
-        (self.held, self.fresh, self.looked) = (0, 0, 0);
+        (self.held, self.fresh, self.refused, self.looked) = (0, 0, 0, 0);
         self.kept.shrink_to(KEPT);
         self.alone.shrink_to(KEPT);
         self.made.shrink_to(KEPT);
@@ -125,17 +131,25 @@ impl Frames {
         self.held > bytes
     }
 
-    /// Whether looking again who holds them is worth its while: some were made since, and unless
-    /// those are an eighth of so many bytes it has not been done often.
+    /// A plan's frames are not made.
+    pub(super) fn refuse(&mut self) {
+        self.refused += 1;
+    }
+
+    /// Whether looking again who holds them is worth its while: some were made since, or several
+    /// plans refused, and unless the former are an eighth of so many bytes it has not been done
+    /// often.
     pub(super) fn may_recount(&self, bytes: usize) -> bool {
-        self.fresh > 0 && (self.fresh > bytes / 8 || self.looked < LOOKS)
+        let due = self.fresh > 0 || self.refused >= REFUSED;
+        self.fresh > bytes / 8 || due && self.looked < LOOKS
     }
 
     /// Lets go of the frames that nobody else holds any more, and counts the others.
     pub(super) fn recount(&mut self) {
-        self.looked += self.kept.len() + self.made.len();
+        self.looked += self.made.len();
         let mut held = 0;
         let mut keep = |frame: &Frame| {
+            self.looked += 1;
             let keep = !frame.is_alone();
             held += if keep { frame.bytes.len() } else { 0 };
             keep
@@ -145,7 +159,7 @@ impl Frames {
             made.plain.take_if(|frame| !keep(frame));
             made.last.retain(|_, frame| keep(frame));
         }
-        (self.held, self.fresh) = (held, 0);
+        (self.held, self.fresh, self.refused) = (held, 0, 0);
     }
 
     /// Adds the messages that tell `changes` so, as indexes for the calls below.
@@ -297,4 +311,36 @@ fn length(form: Form, changes: &[usize], bodies: &Bodies, most: Most) -> usize {
         bytes <= most.bytes && (!form.named || set(**at) == set(changes[0]))
     };
     changes.iter().take(most.records).take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_has_it_looked_at_again_now_and_then() {
+        const BYTES: usize = 1_000;
+        let held = Frame::from(bytes::Bytes::from(vec![b'a'; 2 * BYTES]));
+        let mut frames = Frames::default();
+        frames.kept.push(held.clone());
+        (frames.held, frames.fresh) = (held.bytes.len(), held.bytes.len());
+        for _ in 0..3 {
+            assert!(frames.over(BYTES) && frames.may_recount(BYTES));
+            frames.recount();
+            assert!(frames.over(BYTES), "somebody holds it");
+            for _ in 0..REFUSED {
+                assert!(!frames.may_recount(BYTES));
+                frames.refuse();
+            }
+        }
+        drop(held);
+        assert!(frames.over(BYTES) && frames.may_recount(BYTES));
+        frames.recount();
+        assert!(!frames.over(BYTES));
+        // And not for ever.
+        (frames.refused, frames.looked) = (REFUSED, LOOKS);
+        assert!(!frames.may_recount(BYTES));
+        frames.end();
+        assert_eq!((frames.refused, frames.looked), (0, 0));
+    }
 }

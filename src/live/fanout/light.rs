@@ -21,7 +21,7 @@ const SCANNED: usize = 64;
 const READINGS: usize = 64;
 /// Comparisons, all plans together and for each kilobyte of the commit: some 10 us.
 const COST: u32 = 1_024;
-/// Candidates of a change that are too many to be looked at one by one.
+/// Candidates of a change that are too many to be looked at one by one, or to be gathered.
 const MANY: usize = 4_096;
 /// Commits of a schema that are not tried after such a one: the next is likely to be the same.
 const SPARED: u32 = 256;
@@ -75,12 +75,13 @@ impl Fanout {
         }
         self.light = true;
         self.tell_found(registry, commit);
-        self.light = false;
+        // All of it is written, or late.
+        (self.light, self.spoke) = (false, false);
         Some((self.told(), std::mem::take(&mut self.late)))
     }
 
-    /// Whether it takes little to find out whom it concerns. The only part that may take more is a
-    /// look-up that gives many plans, which is not tried again soon.
+    /// Whether it takes little to find out whom it concerns. What takes most is a look-up that gives
+    /// many plans: it ends when there are too many, and is not tried again soon.
     fn is_found_soon(&mut self, registry: &Registry, commit: &Commit) -> bool {
         let changes = &commit.changes[..];
         if changes.len() > CHANGES || commit.bytes() > BYTES {
@@ -95,7 +96,7 @@ impl Fanout {
                 return false;
             }
         }
-        if registry.readings().places() > READINGS {
+        if registry.readings().len() > READINGS {
             return false;
         }
         if !registry.readings().is_empty() {
@@ -109,11 +110,10 @@ impl Fanout {
         let kilobytes = u32::try_from(commit.bytes() >> 10).unwrap_or(u32::MAX).max(1);
         let mut cost = 0_u32;
         let soon = changes.iter().all(|change| {
-            if registry.scanned(change.schema) > SCANNED {
+            if registry.scanned(change.schema) > SCANNED || registry.has_others(change) {
                 return false;
             }
-            registry.candidates(change, &mut candidates);
-            if candidates.len() > MANY {
+            if !registry.candidates_within(MANY, change, &mut candidates) {
                 self.spared.insert(change.schema, SPARED);
                 return false;
             }

@@ -65,7 +65,7 @@ pub struct Fanout {
     spared: HashMap<SchemaId, u32>,
     /// Makes the writes to many sockets at once.
     carrier: Option<Box<dyn Carrier>>,
-    /// Whether the commit had anything to tell.
+    /// Whether the commit that is being told had anything to tell so far.
     spoke: bool,
     /// Those of this round that had.
     commits: usize,
@@ -188,7 +188,9 @@ impl Fanout {
     }
 
     fn write(&mut self) {
-        let carrier = self.carrier.as_deref_mut().filter(|_| self.commits <= 1);
+        // The one that is being told is not counted yet.
+        let commits = self.commits + usize::from(self.spoke);
+        let carrier = self.carrier.as_deref_mut().filter(|_| commits <= 1);
         outbox::flush(&mut self.due, carrier);
     }
 
@@ -206,7 +208,7 @@ impl Fanout {
             }
             self.turn = self.turn.end..ALL.end;
         }
-        self.commits += usize::from(self.spoke);
+        self.commits += usize::from(std::mem::take(&mut self.spoke));
         self.told()
     }
 
@@ -289,7 +291,11 @@ impl Fanout {
             self.write();
             self.frames.recount();
         }
-        self.frames.over(self.most_bytes)
+        let over = self.frames.over(self.most_bytes);
+        if over {
+            self.frames.refuse();
+        }
+        over
     }
 
     /// Does `each` with each group that is told something, and what that is, until one gives

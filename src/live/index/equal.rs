@@ -6,7 +6,7 @@ use crate::model::change::Row;
 use crate::model::schema::Slot;
 use crate::model::value::Value;
 
-use super::posting::{Id, Postings};
+use super::posting::{Finds, Id, Postings};
 use super::slots::Slots;
 
 /// Of a long text this much is hashed at either end: two that differ in the middle alone are
@@ -53,7 +53,7 @@ impl Equal {
         self.postings.len(hash)
     }
 
-    pub(super) fn look_up(&self, row: &Row, out: &mut Vec<Id>) {
+    pub(super) fn look_up(&self, row: &Row, out: &mut Finds) {
         for slot in self.slots.iter() {
             let value = row.get(slot);
             if !value.is_null() {

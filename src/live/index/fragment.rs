@@ -10,7 +10,7 @@ use crate::model::change::Row;
 use crate::model::schema::Slot;
 use crate::model::value::Value;
 
-use super::posting::{Id, Mixed, Posting, Postings};
+use super::posting::{Finds, Id, Mixed, Posting, Postings};
 
 /// What looking for one fragment in a value takes, per byte, against checking one plan: some
 /// nanoseconds for what plans have in the value's place, 1/8 of one for a search of the text, 50
@@ -79,7 +79,7 @@ impl Fragments {
         }
     }
 
-    pub(super) fn look_up(&self, row: &Row, out: &mut Vec<Id>) {
+    pub(super) fn look_up(&self, row: &Row, out: &mut Finds) {
         for ((slot, folded), all) in &self.all {
             let Value::Text(text) = row.get(*slot) else { continue };
             if all.len() * (CHECK + text.len() / 8) <= text.len() * PROBE {
@@ -92,12 +92,15 @@ impl Fragments {
         }
     }
 
-    fn probe(&self, slot: Slot, folded: bool, text: impl Iterator<Item = u32>, out: &mut Vec<Id>) {
+    fn probe(&self, slot: Slot, folded: bool, text: impl Iterator<Item = u32>, out: &mut Finds) {
         // A fragment may come again and again; its plans are given once.
         let mut met: HashSet<u64, Mixed> = HashSet::default();
         let mut three = [0; 3];
         for (at, part) in text.enumerate() {
             three = [three[1], three[2], part];
+            if out.is_over() {
+                return;
+            }
             if at < 2 {
                 continue;
             }

@@ -32,8 +32,8 @@ use crate::model::schema::{Schema, SchemaId};
 use equal::Equal;
 use file::{About, Filing, Place};
 use fragment::Fragments;
-use posting::Id;
 pub(in crate::live) use posting::Plain;
+use posting::{Finds, Id};
 use prefix::Prefixes;
 use presence::Presence;
 use range::Ranges;
@@ -139,25 +139,32 @@ impl Index {
         }
     }
 
-    /// Gives the plans that `rows` of this version of a schema come by, each once.
+    /// Gives the plans that `rows` of this version of a schema come by, each once. `false`: they
+    /// come by more than `most`, those included that they come by twice, and nothing is given. It
+    /// takes no longer then than to find so many.
     pub fn look_up<'r>(
         &self,
-        schema: SchemaId,
-        version: u32,
+        most: usize,
+        (schema, version): (SchemaId, u32),
         rows: impl IntoIterator<Item = &'r Row>,
         out: &mut Vec<usize>,
-    ) {
+    ) -> bool {
         let versions = self.schemas.get(&schema).map_or(&[][..], Vec::as_slice);
-        let Some(known) = versions.iter().find(|known| known.version == version) else { return };
+        let Some(known) = versions.iter().find(|known| known.version == version) else {
+            return true;
+        };
         let files = &known.files;
-        let mut found = Vec::new();
+        let Some(most) = most.checked_sub(files.scan.len()) else { return false };
+        let mut finds = Finds::new(most);
         for row in rows {
-            files.look_up(row, &mut found);
+            files.look_up(row, &mut finds);
         }
+        let Some(mut found) = finds.all() else { return false };
         found.sort_unstable();
         found.dedup();
         // Whoever is scanned is filed nowhere else.
         out.extend(found.into_iter().chain(files.scan.plans()).map(|plan| plan as usize));
+        true
     }
 
     /// Whether plans are filed for another version of the schema than this one.
@@ -212,7 +219,7 @@ impl Files {
         }
     }
 
-    fn look_up(&self, row: &Row, out: &mut Vec<Id>) {
+    fn look_up(&self, row: &Row, out: &mut Finds) {
         self.equal.look_up(row, out);
         self.range.look_up(row, out);
         self.prefix.look_up(row, out);

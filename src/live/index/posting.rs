@@ -8,6 +8,37 @@ use crate::live::table::Table;
 /// A plan as the index writes it down: 2^32 plans do not fit into memory.
 pub(super) type Id = u32;
 
+/// What a look-up found, perhaps several times, as long as it is not too much.
+#[derive(Debug)]
+pub(super) struct Finds {
+    /// One more than `most` where there were more.
+    plans: Vec<Id>,
+    most: usize,
+}
+
+impl Finds {
+    pub(super) fn new(most: usize) -> Finds {
+        Finds { plans: Vec::new(), most }
+    }
+
+    /// Whether there were too many: no more are taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.plans.len() > self.most
+    }
+
+    /// `None`: there were too many.
+    pub(super) fn all(self) -> Option<Vec<Id>> {
+        (!self.is_over()).then_some(self.plans)
+    }
+}
+
+impl Extend<Id> for Finds {
+    fn extend<I: IntoIterator<Item = Id>>(&mut self, plans: I) {
+        let room = self.most.saturating_add(1) - self.plans.len();
+        self.plans.extend(plans.into_iter().take(room));
+    }
+}
+
 /// Plans, each once. Most things are asked for by one plan alone, and that one takes no memory of
 /// its own.
 #[derive(Debug)]
@@ -53,10 +84,10 @@ impl Posting {
         }
     }
 
-    pub(super) fn give(&self, out: &mut Vec<Id>) {
+    pub(super) fn give(&self, out: &mut Finds) {
         match self {
-            Posting::One(plan) => out.push(*plan),
-            Posting::Many(plans) => out.extend(plans.iter()),
+            Posting::One(plan) => out.extend([*plan]),
+            Posting::Many(plans) => out.extend(plans.iter().copied()),
         }
     }
 }
@@ -80,7 +111,7 @@ impl Postings {
         self.0.get(&hash)
     }
 
-    pub(super) fn give(&self, hash: u64, out: &mut Vec<Id>) {
+    pub(super) fn give(&self, hash: u64, out: &mut Finds) {
         if let Some(list) = self.get(hash) {
             list.give(out);
         }

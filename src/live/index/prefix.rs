@@ -7,7 +7,7 @@ use crate::model::change::Row;
 use crate::model::schema::Slot;
 use crate::model::value::Value;
 
-use super::posting::{Id, Postings};
+use super::posting::{Finds, Id, Postings};
 
 /// Longer beginnings are filed by so many of their bytes: a value is looked up once per length.
 const MOST: usize = 32;
@@ -55,7 +55,7 @@ impl Prefixes {
         self.postings.len(hash)
     }
 
-    pub(super) fn look_up(&self, row: &Row, out: &mut Vec<Id>) {
+    pub(super) fn look_up(&self, row: &Row, out: &mut Finds) {
         for (slot, length) in self.lengths.keys() {
             if let Value::Text(text) = row.get(*slot)
                 && let Some(bytes) = text.as_bytes().get(..usize::from(*length))

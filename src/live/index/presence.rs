@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::model::change::Row;
 use crate::model::schema::Slot;
 
-use super::posting::{Id, Posting};
+use super::posting::{Finds, Id, Posting};
 
 /// Two lists per column.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Presence {
         self.0.get(&(slot, null)).map_or(0, Posting::len)
     }
 
-    pub(super) fn look_up(&self, row: &Row, out: &mut Vec<Id>) {
+    pub(super) fn look_up(&self, row: &Row, out: &mut Finds) {
         for ((slot, null), list) in &self.0 {
             if row.get(*slot).is_null() == *null {
                 list.give(out);

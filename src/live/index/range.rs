@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::model::change::Row;
 use crate::model::schema::Slot;
 
-use super::posting::Id;
+use super::posting::{Finds, Id};
 
 use key::Point;
 pub(super) use key::{Span, Spans};
@@ -53,7 +53,7 @@ impl Ranges {
         })
     }
 
-    pub(super) fn look_up(&self, row: &Row, out: &mut Vec<Id>) {
+    pub(super) fn look_up(&self, row: &Row, out: &mut Finds) {
         for (slot, trees) in &self.0 {
             match Point::of(row.get(*slot)) {
                 Some(Point::Narrow(point)) => trees.narrow.stab(point, out),

@@ -110,12 +110,14 @@ struct Counts {
     transitions: usize,
 }
 
-/// Removals between two sweeps: what they freed is some hundred pieces.
+/// Removals between two sweeps: what they free is some hundred pieces.
 const SWEEP: usize = 16;
 
 /// Has the C library put together the small pieces that were freed. It does so when it is next
 /// asked for a large one, and all at once: after half a million removals without one, that took
-/// 1.3 s.
+/// 1.3 s. It has several heaps, each for a few threads, and this reaches that of the thread which calls:
+/// the one that removes. What other threads had made lies in theirs, and is put together there when
+/// they ask for something large.
 fn sweep() {
     const LARGE: usize = 4_096;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
@@ -138,6 +140,8 @@ pub struct Registry {
     with_cursors: BTreeSet<PlanId>,
     encoders: Vec<&'static str>,
     subscribers: Table<SubId, Box<Subscriber>>,
+    /// Removals since the last sweep.
+    removed: usize,
     /// Ends of tokens, seconds since 1970.
     expiries: BTreeSet<(i64, SubId)>,
 }
@@ -229,7 +233,9 @@ impl Registry {
                 self.remove_plan(subscriber.plan);
             }
         }
-        if self.subscribers.len().is_multiple_of(SWEEP) {
+        self.removed += 1;
+        if self.removed >= SWEEP {
+            self.removed = 0;
             sweep();
         }
         Some(subscriber)
@@ -287,8 +293,22 @@ impl Registry {
     /// more. Each is then checked exactly. What a record was before an update concerns those that
     /// are told transitions.
     pub fn candidates(&self, change: &Change, out: &mut Vec<PlanId>) {
+        self.candidates_within(usize::MAX, change, out);
+        if self.has_others(change) {
+            // What they ask for cannot be held against this row; they end when it is tried.
+            let others = self.plans.iter().filter(|(_, entry)| {
+                let schema = &entry.plan.schema;
+                schema.id == change.schema && schema.version != change.schema_version
+            });
+            out.extend(others.map(|(id, _)| id));
+        }
+    }
+
+    /// As [`Registry::candidates`], but for [others](Registry::has_others). `false`: there are more
+    /// than `most` ways to come by one, and `out` is empty.
+    pub fn candidates_within(&self, most: usize, change: &Change, out: &mut Vec<PlanId>) -> bool {
         out.clear();
-        let Some(counts) = self.by_schema.get(&change.schema) else { return };
+        let Some(counts) = self.by_schema.get(&change.schema) else { return true };
         let after = change.after.as_deref();
         let before = match (change.op, &change.before) {
             (Op::Update, _) if counts.transitions == 0 => None,
@@ -301,14 +321,13 @@ impl Registry {
             (_, before) => before.as_deref(),
         };
         let (schema, version) = (change.schema, change.schema_version);
-        self.index.look_up(schema, version, after.into_iter().chain(before), out);
-        if self.index.has_others(schema, version) {
-            // What they ask for cannot be held against this row; they end when it is tried.
-            let others = self.plans.iter().filter(|(_, entry)| {
-                entry.plan.schema.id == schema && entry.plan.schema.version != version
-            });
-            out.extend(others.map(|(id, _)| id));
-        }
+        self.index.look_up(most, (schema, version), after.into_iter().chain(before), out)
+    }
+
+    /// Whether there are plans for another version of the schema than the change's. All plans have
+    /// to be looked at to find them.
+    pub fn has_others(&self, change: &Change) -> bool {
+        self.index.has_others(change.schema, change.schema_version)
     }
 
     /// Plans of a schema that the index cannot file: candidates for each of its changes.

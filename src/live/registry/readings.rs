@@ -3,7 +3,7 @@
 //! Many plans read through the same relations and part in their literals alone: what a commit's
 //! dependants are to them, and whether they are known at all, is looked at once for all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::catalog::Catalog;
@@ -12,9 +12,8 @@ use crate::model::schema::{Schema, SchemaId, Shape};
 use crate::query::Plan;
 
 use super::PlanId;
-use super::slab::Slab;
 
-/// Names a [`Reading`].
+/// Names a [`Reading`]; never used again.
 pub type ReadingId = usize;
 
 /// What plans read through relations.
@@ -36,7 +35,10 @@ pub struct Reading {
 /// All of them.
 #[derive(Default)]
 pub struct Readings {
-    all: Slab<Reading>,
+    /// By number: they are all walked, so those that have gone must leave nothing.
+    all: BTreeMap<ReadingId, Reading>,
+    /// How many there ever were.
+    ever: usize,
     by_what: HashMap<Arc<What>, ReadingId>,
 }
 
@@ -69,44 +71,42 @@ impl Readings {
             None => {
                 let what = Arc::new(what);
                 let reading = Reading { what: what.clone(), plans: BTreeSet::new() };
-                let reading = self.all.add(reading);
-                self.by_what.insert(what, reading);
-                reading
+                let id = self.ever;
+                self.ever += 1;
+                self.all.insert(id, reading);
+                self.by_what.insert(what, id);
+                id
             }
         };
-        if let Some(known) = self.all.get_mut(reading) {
+        if let Some(known) = self.all.get_mut(&reading) {
             known.plans.insert(id);
         }
         reading
     }
 
     pub(super) fn remove(&mut self, id: PlanId, reading: ReadingId) {
-        let Some(known) = self.all.get_mut(reading) else { return };
+        let Some(known) = self.all.get_mut(&reading) else { return };
         known.plans.remove(&id);
         if known.plans.is_empty() {
             self.by_what.remove(&known.what);
-            self.all.remove(reading);
+            self.all.remove(&reading);
         }
     }
 
     /// Those that read records of some of these schemas, given in order.
     pub fn reaching(&self, some: &[SchemaId]) -> impl Iterator<Item = (ReadingId, &Reading)> {
-        self.all.iter().filter(|(_, reading)| {
-            reading.what.reach.iter().any(|schema| some.binary_search(schema).is_ok())
-        })
+        let reads = |schema: &SchemaId| some.binary_search(schema).is_ok();
+        let all = self.all.iter().map(|(id, reading)| (*id, reading));
+        all.filter(move |(_, reading)| reading.what.reach.iter().any(reads))
     }
 
+    /// How many there are, each of which [`Readings::reaching`] looks at.
     pub fn len(&self) -> usize {
-        self.by_what.len()
-    }
-
-    /// How many [`Readings::reaching`] looks at: as many as there ever were at once.
-    pub fn places(&self) -> usize {
-        self.all.places()
+        self.all.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_what.is_empty()
+        self.all.is_empty()
     }
 }
 

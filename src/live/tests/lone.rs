@@ -60,6 +60,18 @@ fn with_category(request: &mut Request, _: usize) {
     request.told.transitions = true;
 }
 
+/// Each reads through other relations than the others, back and forth.
+fn far(desk: &mut Desk, count: usize) {
+    desk.limits = Arc::new(Limits { select_hops: count, ..Limits::default() });
+    for hops in 1..=count {
+        let path: Vec<&str> = ["category", "blogs"].into_iter().cycle().take(hops).collect();
+        desk.listen(|request| {
+            request.ask.select = Some(path.join("."));
+            request.told.transitions = true;
+        });
+    }
+}
+
 type Listen = fn(&mut Desk);
 type Write = fn(&mut Desk) -> Vec<Arc<Commit>>;
 
@@ -105,6 +117,19 @@ const CASES: &[(&str, Listen, Write, bool, bool)] = &[
         |desk| vec![desk.write(&[("category", 1, Some(json!({"name": "a"})))], |_| {})],
         true,
         false,
+    ),
+    ("many who read through relations", |desk| far(desk, 65), one, true, false),
+    (
+        "after many who read through relations",
+        |desk| {
+            far(desk, 65);
+            for id in 1..=65 {
+                desk.matcher.registry.detach(id).expect("it listens");
+            }
+        },
+        one,
+        true,
+        true,
     ),
     (
         "a fault, which ends somebody",

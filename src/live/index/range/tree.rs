@@ -113,7 +113,7 @@ impl<N: Number> Tree<N> {
     }
 
     /// Gives the plans whose interval holds the number.
-    pub(super) fn stab(&self, point: N, out: &mut Vec<Id>) {
+    pub(super) fn stab(&self, point: N, out: &mut impl Extend<Id>) {
         for (size, _) in &self.sizes {
             match self.places.get(&(*size, point.place(*size))) {
                 None => {}
