@@ -5,6 +5,8 @@ use crate::auth::principal::Principal;
 use crate::limits::Limits;
 use crate::live::Close;
 use crate::live::tests::world::{Plain, catalog, files};
+use crate::model::change::Row;
+use crate::model::value::Value;
 use crate::query::Ask;
 
 #[test]
@@ -116,4 +118,54 @@ fn plans_of_one_projection_keep_one_body() {
     assert_eq!(bodies.len(), 4);
     assert!(bodies[..3].iter().all(|body| Arc::ptr_eq(body, bodies[0])));
     assert!(!Arc::ptr_eq(bodies[3], bodies[0]));
+}
+
+/// As many as may be are found as without a bound; where there is one more, nothing is.
+#[test]
+fn a_look_up_ends_where_there_is_too_much() {
+    let catalog = catalog(1, &files(""));
+    let limits = Limits::default();
+    let blog = catalog.named("blog").expect("a schema").clone();
+    let filters = [
+        serde_json::json!({"views": 1}),
+        serde_json::json!({"views": {"$gte": 0, "$lte": 9}}),
+        serde_json::json!({"title": {"$contains": "needle"}}),
+        serde_json::json!({"title": {"$null": false}}),
+        serde_json::json!({"title": {"$notcontains": "b"}}),
+    ];
+    let mut registry = Registry::default();
+    for id in 0..100 {
+        let parts =
+            [&filters[id as usize % 5], &serde_json::json!({"title": {"$neq": id.to_string()}})];
+        let filter = Some(serde_json::json!({"$and": parts}));
+        let ask = Ask { schema: "blog".into(), filter, ..Ask::default() };
+        let principal = Arc::new(Principal::owner());
+        let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+        let request = Request::new(ask, Arc::new(Plain), principal);
+        let (plan, outbox) = (Arc::new(plan), Outbox::collector());
+        let mode = Mode::of(&request, &plan);
+        let listener = Listener { request, plan, key: None, mode, hold: None, outbox, told: 0 };
+        registry.attach(id, listener);
+    }
+    let values = blog.columns.iter().map(|column| match &*column.name {
+        "title" => Value::Text("a needle".into()),
+        "views" => Value::Int(1),
+        _ => Value::Null,
+    });
+    let row = Arc::new(Row::new(values.collect()));
+    let change = Change {
+        schema: blog.id,
+        schema_version: blog.version,
+        op: Op::Create,
+        key: Value::Int(1),
+        before: None,
+        after: Some(row),
+    };
+    let (mut all, mut some) = (Vec::new(), Vec::new());
+    registry.candidates(&change, &mut all);
+    assert_eq!(all.len(), 100);
+    for most in 0..=120 {
+        assert_eq!(registry.candidates_within(most, &change, &mut some), most >= 100, "{most}");
+        assert_eq!(some, if most >= 100 { &all[..] } else { &[] });
+    }
 }

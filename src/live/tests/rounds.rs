@@ -34,7 +34,11 @@ impl Writes {
 }
 
 fn listen(desk: &mut Desk) -> Arc<Writes> {
-    let outbox = desk.listen(|_| {});
+    listen_to(desk, "")
+}
+
+fn listen_to(desk: &mut Desk, select: &str) -> Arc<Writes> {
+    let outbox = desk.listen(|request| request.ask.select = Some(select.to_owned()));
     let writes = Arc::new(Writes::default());
     outbox.attach(writes.clone());
     writes
@@ -110,6 +114,29 @@ fn the_carrier_is_for_a_commit_alone() {
         assert!(desk.matcher.step());
     }
     assert_eq!(asked.0.load(Ordering::Relaxed), 1);
+}
+
+/// What a commit is told may have to be written before it is told whole.
+#[test]
+fn a_commit_in_parts_is_not_alone_behind_another() {
+    let mut desk = Desk::new(Limits { tail_bytes: 4 << 10, ..Limits::default() });
+    let asked = Asked::default();
+    desk.matcher.fanout.carry_with(Box::new(asked.clone()));
+    let selects = ["title", "title,views", "title,category"];
+    let ears: Vec<_> =
+        selects.iter().flat_map(|one| [*one; 10]).map(|one| listen_to(&mut desk, one)).collect();
+    let blog = |title: String| ("blog", 1, Some(json!({"title": title})));
+    let large = [1, 2].map(|_| desk.write(&[blog("a".repeat(3_000))], |_| {}));
+    let matcher = &mut desk.matcher;
+    for commit in &large {
+        assert!(matcher.fanout.tell(&matcher.registry, commit).is_empty());
+        // The third plan's frames are made when those of the others have gone.
+        let alone = commit.position == 1;
+        assert_eq!(asked.0.swap(0, Ordering::Relaxed), usize::from(alone), "{}", commit.position);
+    }
+    matcher.fanout.flush();
+    assert_eq!(asked.0.load(Ordering::Relaxed), 0);
+    assert!(ears.iter().all(|writes| writes.take().1.len() > 6_000), "both");
 }
 
 #[test]
