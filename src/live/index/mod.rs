@@ -139,10 +139,20 @@ impl Index {
         }
     }
 
-    /// Gives the plans that `rows` of this version of a schema come by, each once. `false`: they
-    /// come by more than `most`, those included that they come by twice, and nothing is given. It
-    /// takes no longer then than to find so many.
+    /// Gives the plans that `rows` of this version of a schema come by, each once.
     pub fn look_up<'r>(
+        &self,
+        schema: SchemaId,
+        version: u32,
+        rows: impl IntoIterator<Item = &'r Row>,
+        out: &mut Vec<usize>,
+    ) {
+        self.look_up_within(usize::MAX, (schema, version), rows, out);
+    }
+
+    /// The same. `false`: they come by more than `most`, counting twice those that they come by
+    /// twice, and nothing is given. It takes no longer then than to find so many.
+    pub fn look_up_within<'r>(
         &self,
         most: usize,
         (schema, version): (SchemaId, u32),

@@ -21,8 +21,8 @@ struct Shared {
 #[derive(Default)]
 pub(super) struct Bodies {
     all: Slab<Shared>,
-    /// By a hash of the key, of which there may be some kilobytes; see `by_plan_key` of the registry.
-    /// Two keys of one hash do not meet here; the later body is shared by nobody then.
+    /// By a hash of the key, which may have some kilobytes; as plans in the registry. Two keys of
+    /// one hash do not meet here; the later body is shared by nobody then.
     by_key: Table<u64, BodyId, BuildHasherDefault<Plain>>,
     hash: RandomState,
 }

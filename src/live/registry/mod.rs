@@ -115,9 +115,9 @@ const SWEEP: usize = 16;
 
 /// Has the C library put together the small pieces that were freed. It does so when it is next
 /// asked for a large one, and all at once: after half a million removals without one, that took
-/// 1.3 s. It has several heaps, each for a few threads, and this reaches that of the thread which calls:
-/// the one that removes. What other threads had made lies in theirs, and is put together there when
-/// they ask for something large.
+/// 1.3 s. It has several heaps, each for a few threads, and this reaches that of the thread which
+/// calls: the one that removes. What other threads had made lies in theirs, and is put together
+/// when they ask for something large.
 fn sweep() {
     const LARGE: usize = 4_096;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
@@ -321,7 +321,7 @@ impl Registry {
             (_, before) => before.as_deref(),
         };
         let (schema, version) = (change.schema, change.schema_version);
-        self.index.look_up(most, (schema, version), after.into_iter().chain(before), out)
+        self.index.look_up_within(most, (schema, version), after.into_iter().chain(before), out)
     }
 
     /// Whether there are plans for another version of the schema than the change's. All plans have
