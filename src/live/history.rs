@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
@@ -96,6 +96,8 @@ pub struct Told {
     pub last: Mark,
     /// Nothing had been committed after it when the page was read.
     pub newest: bool,
+    /// A commit could not be told, by a fault of ours.
+    faulty: bool,
 }
 
 impl Listener {
@@ -177,7 +179,10 @@ impl History {
         loop {
             let reaches = |last: u64, newest: bool| last > after || !newest;
             let good = |told: &Option<Told>| {
-                told.as_ref().is_some_and(|told| reaches(told.last.position, told.newest))
+                told.as_ref().is_some_and(|told| {
+                    // A fault may have been of its moment: whoever asks later has it told anew.
+                    !told.faulty && reaches(told.last.position, told.newest)
+                })
             };
             let key = (listener.like.clone(), start);
             // A page that is made already is had without a turn, and so is one that somebody else
@@ -324,6 +329,7 @@ fn tell(page: &Page, start: u64, within: Range<u64>, teller: &mut Teller) -> Tol
         commits: Vec::new(),
         last: Mark { position: start, ..Mark::default() },
         newest: page.newest,
+        faulty: false,
     };
     for commit in &page.commits {
         if commit.position > within.end {
@@ -336,7 +342,10 @@ fn tell(page: &Page, start: u64, within: Range<u64>, teller: &mut Teller) -> Tol
         match teller.tell(commit) {
             Ok(frames) if frames.is_empty() => {}
             Ok(frames) => told.commits.push((told.last, Ok(frames))),
-            Err((_, error)) => told.commits.push((told.last, Err(error))),
+            Err((_, error)) => {
+                told.faulty |= error.kind == Kind::Internal;
+                told.commits.push((told.last, Err(error)));
+            }
         }
     }
     told

@@ -100,7 +100,12 @@ impl Way {
             }
             newest = false;
             let listener = self.listener(true);
-            let told = self.core.history.told(&listener, at.position).await?;
+            let told = match self.core.history.told(&listener, at.position).await {
+                Err(error) if error.kind == Kind::Internal => {
+                    return Ok(Replayed::Untellable(error));
+                }
+                told => told?,
+            };
             // Another catalog: the next look compiles the plan under it.
             let Some(page) = &*told else { continue };
             if self.changed_by(page.last.position, at.position).await? {

@@ -155,6 +155,12 @@ pub struct Page {
 }
 
 impl Page {
+    /// The last page where nothing matches.
+    #[cfg(test)]
+    pub(super) fn empty(mark: Mark) -> Page {
+        Page { bytes: Vec::new(), ranges: Vec::new(), upto: None, mark }
+    }
+
     /// As one message carries them; there may be none.
     pub fn records(&self) -> Records<'_> {
         Records::new(&self.bytes, &self.ranges)

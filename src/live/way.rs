@@ -180,10 +180,10 @@ impl Way {
 
     async fn go(&mut self, mut begin: Begin) -> Result<()> {
         loop {
-            let after = match begin {
-                Begin::After(mark) => mark,
+            let (after, resumed) = match begin {
+                Begin::After(mark) => (mark, true),
                 Begin::Snapshot => match self.snapshot().await? {
-                    Some(mark) => mark,
+                    Some(mark) => (mark, false),
                     None => return Ok(()),
                 },
             };
@@ -191,6 +191,16 @@ impl Way {
                 Replayed::Over => return Ok(()),
                 // It would be no other the next time; the records that match now are.
                 Replayed::Untellable(error) if error.kind == Kind::Gone && self.snapshots() => {
+                    begin = Begin::Snapshot;
+                }
+                // Nor may a fault be: whoever came back with the same cursor would meet it for
+                // ever. One that comes behind a snapshot is told.
+                Replayed::Untellable(error) if resumed && self.snapshots() => {
+                    let (schema, position) = (&self.plan.schema.name, after.position);
+                    tracing::warn!(
+                        %schema,
+                        "a resume after {position} starts over with a snapshot: {error}"
+                    );
                     begin = Begin::Snapshot;
                 }
                 Replayed::Untellable(error) => return Err(error),

@@ -18,6 +18,7 @@ use crate::model::cursor::Cursor;
 use crate::model::related::{Key, RelatedRows};
 use crate::model::value::Value;
 use crate::query::Plan;
+use crate::store::Mark;
 
 #[tokio::test]
 async fn refusals() {
@@ -132,12 +133,11 @@ async fn a_row_that_no_plan_can_read_is_a_fault() {
     assert_eq!(take(&other.outbox), (VecDeque::new(), None));
 }
 
-/// As it ends who is live. Of what is merely too much to be told a snapshot is taken, where one
-/// was asked for.
+/// As it ends who is live; but a snapshot is taken instead, where one was asked for.
 #[tokio::test]
 async fn a_fault_ends_a_replay_too() {
     for (fault, snapshot, pages) in
-        [(true, false, 0), (true, true, 0), (false, false, 0), (false, true, 1)]
+        [(true, false, 0), (true, true, 1), (false, false, 0), (false, true, 1)]
     {
         // Nothing is in memory any more.
         let mut world = World::new(Limits { recent_bytes: 1, ..Limits::default() });
@@ -180,6 +180,72 @@ async fn a_fault_ends_a_replay_too() {
         // A store of paper has no pages: that is a fault of its own.
         assert_eq!(close.code, if pages > 0 { 1011 } else { code }, "{fault} {snapshot}");
         assert!(heard.is_empty());
+    }
+}
+
+/// Whoever comes back with the same cursor meets the same fault, so it is not sent away for ever; a
+/// fault behind the snapshot is told.
+#[tokio::test]
+async fn a_resume_past_a_fault_starts_over_once() {
+    for behind in [false, true] {
+        let mut world = World::new(Limits { recent_bytes: 1, ..Limits::default() });
+        let mut request = world.request(Principal::owner());
+        for id in 1..=3 {
+            let mut change = world.blog(Op::Create, id, json!({"title": "a"}));
+            change.schema_version += u32::from(id == 2);
+            world.commit(vec![change], vec![]);
+        }
+        world.told().await;
+        let upto = if behind { 1 } else { 3 };
+        *world.ground.empty.lock().unwrap() = Some(Mark { position: upto, stamp: 0, time: 0 });
+        let catalog = world.ground.catalog.lock().unwrap().clone();
+        let plan = Plan::compile(&catalog, &request.principal, &world.limits, &request.ask);
+        let since = Cursor { position: 1, stamp: 0, grant: plan.unwrap().grant };
+        request.start = Start::Snapshot { since: Some(since) };
+        let ear = world.ear(request).await;
+        let (mut heard, mut end) = (VecDeque::new(), None);
+        while heard.is_empty() || behind && end.is_none() {
+            let (frames, close) = take(&ear.outbox);
+            heard.extend(frames);
+            end = end.or(close);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(heard.len(), 1, "the snapshot");
+        assert_eq!(end.map(|close| close.code), behind.then_some(1011));
+        assert_eq!(world.ground.pages.load(Ordering::SeqCst), 1);
+        if !behind {
+            let change = world.blog(Op::Create, 4, json!({"title": "b"}));
+            world.commit(vec![change], vec![]);
+            while heard.len() < 2 {
+                let (frames, close) = take(&ear.outbox);
+                assert_eq!(close.map(|close| close.code), None);
+                heard.extend(frames);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// It may have been of its moment.
+#[tokio::test]
+async fn a_fault_is_kept_for_nobody() {
+    for fault in [false, true] {
+        let mut world = World::new(Limits::default());
+        let mut change = world.blog(Op::Create, 1, json!({"title": "a"}));
+        change.schema_version += u32::from(fault);
+        world.commit(vec![change], vec![]);
+        world.told().await;
+        let request = world.request(Principal::owner());
+        let catalog = world.ground.catalog.lock().unwrap().clone();
+        let plan = Plan::compile(&catalog, &request.principal, &world.limits, &request.ask);
+        let plan = Arc::new(plan.unwrap());
+        let mode = registry::Mode::of(&request, &plan);
+        let listener = history::Listener::new(&request, &plan, &None, mode);
+        let history = &world.live.core.history;
+        let first = history.told(&listener, 0).await.unwrap();
+        let second = history.told(&listener, 0).await.unwrap();
+        assert_eq!((*first).as_ref().unwrap().commits[0].1.is_err(), fault);
+        assert_eq!(Arc::ptr_eq(&first, &second), !fault);
     }
 }
 

@@ -132,6 +132,8 @@ pub(crate) struct Ground {
     pub(crate) replays: AtomicUsize,
     /// Of snapshots, that were asked for.
     pub(crate) pages: AtomicUsize,
+    /// The entry that they stand at, and nothing is on them. `None`: there are none.
+    pub(crate) empty: Mutex<Option<Mark>>,
     /// Happens while the log is read next.
     pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -145,6 +147,7 @@ impl Ground {
             log: Mutex::default(),
             replays: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
+            empty: Mutex::default(),
             meanwhile: Mutex::default(),
         }
     }
@@ -170,7 +173,11 @@ impl Source for Arc<Ground> {
 
     fn page(&self, _: snapshot::PageAsk, _: &Arc<Limits>) -> Reading<'_, snapshot::Read> {
         self.pages.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async { Err(Error::internal("a store of paper has no pages")) })
+        let empty = *self.empty.lock().unwrap();
+        Box::pin(async move {
+            let page = empty.map(|mark| snapshot::Read::Page(snapshot::Page::empty(mark)));
+            page.ok_or_else(|| Error::internal("a store of paper has no pages"))
+        })
     }
 
     fn replay(&self, after: u64, limit: usize, want: Arc<Want>) -> Reading<'_, Stretch> {
