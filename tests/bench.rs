@@ -31,6 +31,11 @@ fn bench(arguments: &str) -> (i32, String, String) {
 
 /// The document's results; every one whole.
 fn results(arguments: &str) -> Vec<Json> {
+    told(arguments).0
+}
+
+/// The results, and what stood on stderr.
+fn told(arguments: &str) -> (Vec<Json>, String) {
     let (code, out, err) = bench(arguments);
     assert_eq!(code, 0, "{arguments}\n{out}\n{err}");
     let document: Json =
@@ -44,7 +49,7 @@ fn results(arguments: &str) -> Vec<Json> {
             assert_eq!(result["floor_faults"][fault], 0, "{arguments}: {fault}: {result}");
         }
     }
-    results
+    (results, err)
 }
 
 fn number(result: &Json, pointer: &str) -> f64 {
@@ -168,7 +173,11 @@ fn writes_with_nobody_listening() {
 
 #[test]
 fn all_of_them() {
-    let found = results("all --subscribers 5 --writes 5 --pairs 1 --plans 10 --json");
+    let (found, err) = told("all --subscribers 5 --writes 5 --pairs 1 --plans 10 --json");
+    // Which is which stands in the lines that tell how far it is.
+    for pace in ["delivery", "ack"] {
+        assert!(err.contains(&format!(": broadcast, 5 subscribers, pace {pace}\n")), "{err}");
+    }
     let names: Vec<_> = found.iter().map(|result| result["scenario"].as_str()).collect();
     let expected =
         ["broadcast", "broadcast", "selective", "mixed", "idle", "writes", "writes", "match"];
@@ -229,6 +238,8 @@ fn what_cannot_be_measured_is_refused() {
         ("broadcast --pace delivery --writers 2", 1, "one writer"),
         ("idle --subscribers 1000000000", 1, "ulimit -Hn"),
         ("idle --subscribers 0", 1, "--subscribers 0"),
+        ("idle --writers 2", 1, "leave --writers out"),
+        ("idle --floor --durable-floor", 1, "leave --durable-floor out"),
         ("broadcast --pace 0.1 --patience 10", 1, "--patience"),
         // The last part of it, before the first has begun.
         ("all --plans 0", 1, "--plans: 0"),

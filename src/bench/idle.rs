@@ -47,6 +47,23 @@ pub fn label(subscribers: usize) -> String {
     format!("idle, {} subscribers", grouped(subscribers as f64, 0))
 }
 
+/// Whether nothing is asked for that is of writes: by itself it has none.
+///
+/// # Errors
+/// Something is.
+pub fn check_alone(options: &Options) -> Result<()> {
+    let of_writes = [
+        ("--writers", !options.writers.is_empty()),
+        ("--writes", options.writes.is_some()),
+        ("--pace", options.pace.is_some()),
+        ("--durable-floor", options.durable_floor),
+    ];
+    match of_writes.iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => Err(Error::bad(format!("idle: nobody writes; leave {name} out"))),
+        None => Ok(()),
+    }
+}
+
 /// Whether so many can be opened.
 ///
 /// # Errors

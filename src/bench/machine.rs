@@ -56,12 +56,7 @@ impl Machine {
     /// Says on stderr what makes figures worth little.
     pub fn warn(&self) {
         warn_of_debug();
-        if let Some(busy) = self.busy.filter(|busy| *busy > BUSY) {
-            eprintln!(
-                "rowcast: other programs keep {busy:.1} cores busy: the figures will be worse, and \
-                 differ from run to run"
-            );
-        }
+        warn_of_others(self.busy);
         if matches!(self.filesystem.as_deref(), Some("tmpfs" | "ramfs")) {
             eprintln!(
                 "rowcast: the data lies in memory, where a durable write costs nothing: name a \
@@ -71,8 +66,23 @@ impl Machine {
     }
 }
 
+/// The same, where no server is started.
+pub fn warn_of_this() {
+    warn_of_debug();
+    warn_of_others(busy());
+}
+
+fn warn_of_others(busy: Option<f64>) {
+    if let Some(busy) = busy.filter(|busy| *busy > BUSY) {
+        eprintln!(
+            "rowcast: other programs keep {busy:.1} cores busy: the figures will be worse, and \
+             differ from run to run"
+        );
+    }
+}
+
 /// Says on stderr that this program was not built to be fast, where it was not.
-pub fn warn_of_debug() {
+fn warn_of_debug() {
     if cfg!(debug_assertions) {
         eprintln!("rowcast: this is a debug build: its figures say nothing of a release build");
     }

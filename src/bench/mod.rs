@@ -109,7 +109,10 @@ impl Bench {
             Command::Broadcast(options) => run(broadcast(options), options),
             Command::Selective(options) => run(selective(options), options),
             Command::Mixed(options) => run(mixed(options), options),
-            Command::Idle(options) => run(idle(options), options),
+            Command::Idle(options) => {
+                idle::check_alone(options)?;
+                run(idle(options), options)
+            }
             Command::Writes(options) => run(writes(options), options),
             Command::Match(matching) => matching.run(),
             Command::FloorServer(floor) => floor.run(),

@@ -87,7 +87,7 @@ impl Scenario {
         if self.writers > 1 {
             label.push_str(&many(self.writers, "writers"));
         }
-        label
+        label + ", pace " + &told(self.pace)
     }
 
     pub fn run(&self, options: &Options, bar: &Bar) -> Result<Outcome> {

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 
 use super::client::look_for_interrupt;
 use super::listen_for_interrupts;
-use super::machine::warn_of_debug;
+use super::machine::warn_of_this;
 use super::report::Told;
 use super::started::end_with_parent;
 
@@ -64,7 +64,7 @@ impl Match {
     pub fn run(&self) -> Result<ExitCode> {
         if !self.here {
             listen_for_interrupts();
-            warn_of_debug();
+            warn_of_this();
         }
         let told = self.told()?;
         match self.json {
