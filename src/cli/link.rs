@@ -33,7 +33,8 @@ impl Link {
         }
     }
 
-    /// Gives what stands under `data`; a refusal comes as the error it was.
+    /// Gives what stands under `data`; a refusal comes as the error it was. Where no answer came,
+    /// the error is [`unanswered`].
     pub async fn call(&self, method: Method, path: &str, body: Option<&Json>) -> Result<Json> {
         self.call_within(PATIENCE, method, path, body).await
     }
@@ -101,6 +102,12 @@ impl Link {
         let problems = answer["data"]["field_errors"].as_array().into_iter().flatten();
         Err(Error { problems: problems.map(problem).collect(), ..Error::bad(message) })
     }
+}
+
+/// Whether this error of a [`Link`]'s is no answer of the server's: it may have done what it was
+/// asked, or have it still under way.
+pub fn unanswered(error: &Error) -> bool {
+    error.kind != Kind::Bad
 }
 
 /// The owner's socket, if a server listens on it.

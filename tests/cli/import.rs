@@ -1,4 +1,5 @@
-use std::io::Write;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
 use std::process::Output;
 
 use super::*;
@@ -164,6 +165,45 @@ fn an_import_that_ends_under_way_tells_what_is_written() {
     assert_eq!(total(&server, "node"), json!(499));
     let all = import(server.dir.path(), "node", "nodes.ndjson", &["--all-or-nothing"]);
     assert_eq!((all.0, all.1.as_str()), (1, "1200 rows: 0 created, 1 refused; none was kept\n"));
+}
+
+/// Answers the first request on the owner's socket with a schema, and loses what it is sent then.
+fn forgetful(dir: &Path) {
+    let data = dir.join("data");
+    std::fs::create_dir(&data).expect("a data directory");
+    let listener = UnixListener::bind(data.join("control.sock")).expect("bound");
+    std::thread::spawn(move || {
+        let schema = json!({"data": {
+            "name": "node", "namespace": "nodes", "label_field": "name", "primary_key": "id",
+            "fields": [{"name": "name", "label": "N", "type": "string"}]
+        }})
+        .to_string();
+        for mut stream in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                head.push(byte[0]);
+            }
+            if head.starts_with(b"GET ") {
+                let length = schema.len();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{schema}");
+                stream.write_all(answer.as_bytes()).expect("answered");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_is_lost_says_nothing_of_what_was_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    forgetful(dir.path());
+    let rows: String =
+        (1..=3).map(|at| json!({"name": at.to_string()}).to_string() + "\n").collect();
+    std::fs::write(dir.path().join("nodes.ndjson"), rows).expect("written");
+    for options in [&[][..], &["--all-or-nothing"]] {
+        let (code, out, err) = import(dir.path(), "node", "nodes.ndjson", options);
+        assert_eq!((code, out.as_str()), (1, "3 rows read: 0 created, 3 unknown\n"), "{err}");
+        assert!(err.contains("lines 1 to 3: unknown whether written: "), "{err}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use self::convert::Convert;
 use self::mapping::{Field, Mapping};
 use self::read::{Format, Rows};
-use super::link::Link;
+use super::link::{Link, unanswered};
 use super::say;
 
 /// Bytes that are sent, and committed, at once, [`IMPORT_RECORDS`] at most.
@@ -104,6 +104,8 @@ struct Sending<'a> {
     updated: u64,
     skipped: u64,
     refused: u64,
+    /// Rows that were sent and not answered: whether they were written nobody knows here.
+    unknown: u64,
 }
 
 impl Import {
@@ -132,6 +134,7 @@ impl Import {
             updated: 0,
             skipped: 0,
             refused: 0,
+            unknown: 0,
         };
         let mut count = 0u64;
         let all = async {
@@ -150,15 +153,21 @@ impl Import {
         };
         let ended: Result<()> = all.await;
         sending.bar.finish_and_clear();
-        let Sending { created, updated, skipped, refused, .. } = sending;
+        let Sending { created, updated, skipped, refused, unknown, .. } = sending;
         let read = if ended.is_ok() { "rows" } else { "rows read" };
         let mut text = format!("{count} {read}: {created} created");
-        for (number, what) in [(updated, "updated"), (skipped, "skipped"), (refused, "refused")] {
+        let others = [
+            (updated, "updated"),
+            (skipped, "skipped"),
+            (refused, "refused"),
+            (unknown, "unknown"),
+        ];
+        for (number, what) in others {
             if number > 0 {
                 text.push_str(&format!(", {number} {what}"));
             }
         }
-        if self.all_or_nothing && (refused > 0 || ended.is_err()) {
+        if self.all_or_nothing && unknown == 0 && (refused > 0 || ended.is_err()) {
             text.push_str("; none was kept");
         }
         say(text);
@@ -211,7 +220,7 @@ impl Sending<'_> {
     }
 
     /// A call failed that held these lines: tells which of them were refused before, if the server
-    /// says so.
+    /// says so, or that nobody knows.
     fn ended(&mut self, lines: &[u64], error: Error) -> Error {
         for problem in &error.problems {
             let index =
@@ -221,9 +230,14 @@ impl Sending<'_> {
                 self.refuse(*line, &problem.message);
             }
         }
+        let mut what = "";
+        if unanswered(&error) {
+            self.unknown += lines.len() as u64;
+            what = "unknown whether written: ";
+        }
         match (lines.first(), lines.last()) {
             (Some(first), Some(last)) => {
-                let message = format!("lines {first} to {last}: {}", error.message);
+                let message = format!("lines {first} to {last}: {what}{}", error.message);
                 Error { message, ..error }
             }
             _ => error,
