@@ -222,10 +222,14 @@ impl Store {
         let (work, answer) = work(job, true);
         let left = pen.leave(Task::Write(work)).map_err(|why| refused(why, "writes"))?;
         if let Some(left) = left {
+            // Let go of before the other: what nobody waits for is not done when that wakes the
+            // writer.
+            let answer = answer;
             // Whoever asks this event loop for a write at the same time has put it in the line
             // after this: the runtime looks for what has come before it goes on here.
             tokio::task::yield_now().await;
             left.see_to();
+            return answer.await.unwrap_or_else(|_| Err(ending()));
         }
         answer.await.unwrap_or_else(|_| Err(ending()))
     }
