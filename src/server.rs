@@ -212,8 +212,9 @@ async fn issuer(config: &Config) -> Result<Option<(Mapping, Issuer)>> {
 
 /// Files beside those of clients: the store's, the log, the folder's watch.
 const OWN_FILES: u64 = 128;
-/// And those of an event loop, with the doors it may listen at.
-const LOOP_FILES: u64 = 8;
+/// And those of an event loop: four of its own, the doors it may listen at, its connection to the
+/// store, and what it looks at to tell whether the disk is slow.
+const LOOP_FILES: u64 = 10;
 
 /// Raises this process's bound on open files as far as it goes, and lowers the bound on
 /// connections to what that leaves: a server out of descriptors cannot even say that it is.

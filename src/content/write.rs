@@ -325,7 +325,8 @@ impl Content {
     }
 
     /// A job that deletes the record, unless more than `most` others would change, or it is too much
-    /// for the event loop that is to do it: then it does nothing, and gives `None`, and whether an event loop did it. Comes with whether one may.
+    /// for the event loop that is to do it: then it does nothing, and gives `None`, and whether an
+    /// event loop did it. Comes with whether one may.
     async fn delete_among(
         &self,
         principal: &Principal,
