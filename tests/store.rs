@@ -8,6 +8,8 @@ mod checkpoint;
 mod dependants;
 #[path = "store/history.rs"]
 mod history;
+#[path = "store/ids.rs"]
+mod ids;
 #[path = "store/log.rs"]
 mod log;
 #[path = "store/long.rs"]

@@ -94,8 +94,8 @@ pub(crate) fn column(schema: &Schema, slot: Slot, to: Option<(String, String)>) 
     let mut sql = format!("{} {}", quote(&column.name), storage(column.ty));
     if slot == schema.primary {
         sql.push_str(if column.ty.is_int() {
-            // Counted up or not: an id is never given twice.
-            " PRIMARY KEY AUTOINCREMENT"
+            // Not AUTOINCREMENT: see `given.rs`.
+            " PRIMARY KEY"
         } else {
             " PRIMARY KEY NOT NULL"
         });

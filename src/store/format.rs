@@ -10,19 +10,19 @@ use rusqlite::Connection;
 use crate::error::{Error, Kind, Result};
 
 use super::fault::fault;
-use super::{accounts, connection, log, migrate, readable};
+use super::{accounts, connection, given, log, migrate, readable};
 
 /// `RWCT`.
 pub(crate) const APPLICATION: i32 = 0x5257_4354;
 
 /// The layout this program reads and writes.
-pub(crate) const FORMAT: i32 = 2;
+pub(crate) const FORMAT: i32 = 3;
 
 /// Brings a store of format `n` to `n + 1`, within a transaction.
 type Step = fn(&Connection) -> rusqlite::Result<()>;
 
 /// `STEPS[n - 1]` leads from format `n` to `n + 1`.
-const STEPS: &[Step] = &[readable::add];
+const STEPS: &[Step] = &[readable::add, given::add];
 
 const _: () = assert!(STEPS.len() + 1 == FORMAT as usize, "a step for every older format");
 
@@ -35,6 +35,7 @@ fn lay_out(connection: &Connection) -> rusqlite::Result<()> {
     migrate::create(connection)?;
     log::create(connection)?;
     readable::create(connection)?;
+    given::create(connection)?;
     accounts::create(connection)
 }
 

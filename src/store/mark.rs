@@ -27,6 +27,7 @@ impl Tx<'_> {
     pub fn undo(&mut self, mark: Mark) -> Result<()> {
         self.run("ROLLBACK TO mark")?;
         self.run("RELEASE mark")?;
+        self.desk.given.clear();
         self.touched.back_to(&mark.stood);
         self.notices.truncate(mark.notices);
         self.unlinked.back_to(mark.unlinked);

@@ -25,8 +25,8 @@ use crate::model::file::SchemaDef;
 use crate::model::link::{Fault, Linked, link};
 use crate::model::schema::{FieldId, SchemaId};
 
-use super::readable;
 use super::tx::Tx;
+use super::{given, readable};
 
 pub(crate) use stored::create;
 pub use stored::{Pending, Stored, StoredSchema};
@@ -174,6 +174,7 @@ impl Migration {
     fn keep(&self, connection: &Connection) -> rusqlite::Result<()> {
         for id in &self.removes {
             stored::remove(connection, *id)?;
+            given::forget(connection, *id)?;
         }
         for schema in &self.puts {
             stored::put(connection, schema)?;

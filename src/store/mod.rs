@@ -18,6 +18,7 @@ pub mod fair;
 mod fault;
 mod format;
 pub mod functions;
+mod given;
 pub mod here;
 mod job;
 mod line;

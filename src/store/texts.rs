@@ -19,6 +19,9 @@ pub(crate) struct Texts {
     pub(crate) get: String,
     pub(crate) insert: String,
     pub(crate) delete: String,
+    /// The largest integer key that the table holds, or was noted for the schema of that id; 0 if there
+    /// was none.
+    pub(crate) newest: String,
 }
 
 impl Texts {
@@ -32,6 +35,10 @@ impl Texts {
             get: format!("SELECT {columns} FROM {table} AS r WHERE r.{primary} = ?"),
             insert: format!("INSERT INTO {table} ({}) VALUES ({marks})", names.join(", ")),
             delete: format!("DELETE FROM {table} WHERE {primary} = ?"),
+            newest: format!(
+                "SELECT max(0, ifnull((SELECT max({primary}) FROM {table}), 0), \
+                 ifnull((SELECT id FROM _rc_given WHERE schema = ?), 0))"
+            ),
             from: format!("{table} AS r"),
             primary: format!("r.{primary}"),
             columns,

@@ -23,6 +23,7 @@ use crate::model::value::Value;
 
 use super::beside::Bounds;
 use super::format;
+use super::given::Given;
 use super::read::{self, Query, Rows};
 use super::refs::Referrer;
 use super::related;
@@ -63,6 +64,7 @@ pub struct Tx<'a> {
 /// What the writer keeps at hand from write to write.
 pub(crate) struct Desk {
     pub(crate) texts: TextCache,
+    pub(crate) given: Given,
     pub(crate) limits: Limits,
     /// Over the writer's connection: what a job selects must not hold up all other writes.
     pub(crate) watch: Watch,
@@ -73,15 +75,17 @@ impl Desk {
     pub(crate) fn new(limits: Limits) -> Self {
         Desk {
             texts: TextCache::default(),
+            given: Given::default(),
             limits,
             watch: Watch::default(),
             referrers: RefCell::default(),
         }
     }
 
-    /// Forgets what was derived from a catalog.
+    /// Forgets what was derived from a catalog, and ids given.
     pub(crate) fn clear(&self) {
         self.texts.clear();
+        self.given.clear();
         self.referrers.borrow_mut().clear();
     }
 }

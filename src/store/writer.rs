@@ -396,6 +396,7 @@ impl Writer {
                 statement(connection, "ROLLBACK")?;
             }
             self.lines.keep_until(self.tail.newest.position);
+            self.desk.given.clear();
             if migrated.is_some() {
                 self.desk.clear();
             }

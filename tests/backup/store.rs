@@ -230,7 +230,8 @@ fn an_older_format_is_brought_up_to_date_on_the_way() {
     let contents = backup::write_closed(&data, &old, false, &progress()).unwrap();
     let opened = rusqlite::Connection::open(&old).unwrap();
     // What came with later formats.
-    let former = "DROP TABLE _rc_filled; DROP TABLE _rc_readable; PRAGMA user_version = 1";
+    let former = "DROP TABLE _rc_filled; DROP TABLE _rc_readable; DROP TABLE _rc_given;
+                  PRAGMA user_version = 1";
     opened.execute_batch(former).unwrap();
     drop(opened);
     let fresh = dir.path().join("fresh");

@@ -162,10 +162,13 @@ fn a_store_from_before_is_brought_up_to_date() {
     let made = store(Options::new(dir.path()));
     title(&made, 3);
     drop(made);
-    // Format 1 had no note of what can be read.
+    // Format 1 had no note of what can be read, or of ids given.
     let file = rusqlite::Connection::open(dir.path().join("rowcast.db")).unwrap();
-    file.execute_batch("DROP TABLE _rc_readable; DROP TABLE _rc_filled; PRAGMA user_version = 1")
-        .unwrap();
+    file.execute_batch(
+        "DROP TABLE _rc_readable; DROP TABLE _rc_filled; DROP TABLE _rc_given;
+         PRAGMA user_version = 1",
+    )
+    .unwrap();
     drop(file);
     let (store, _) = open(Options::new(dir.path()));
     assert!(dir.path().join("rowcast.db.format-1").exists());

@@ -13,10 +13,10 @@ use crate::model::value::Value;
 use super::super::cell::Cell;
 use super::super::fault::fault;
 use super::super::refuse::{self, Constraint};
-use super::Tx;
+use super::{Desk, Tx};
 
-/// The largest id that may be written where ids are automatic. SQLite counts on from the largest
-/// one there ever was, and at 2^63-1 it calls the disk full.
+/// The largest id that may be written where ids are automatic: they count on from the largest one
+/// there ever was, and end at 2^63-1.
 const MAX_GIVEN_ID: i64 = 1 << 62;
 
 impl Tx<'_> {
@@ -47,18 +47,20 @@ impl Tx<'_> {
             )));
         }
         self.small_enough(schema, &values)?;
+        let Desk { given, texts, .. } = self.desk;
+        if counted {
+            values[schema.primary] = Value::Int(given.next(self.connection, texts, schema)?);
+        }
         let done = self
             .connection
-            .prepare_cached(&self.desk.texts.of(schema).insert)
+            .prepare_cached(&texts.of(schema).insert)
             .and_then(|mut statement| statement.execute(params_from_iter(values.iter().map(Cell))));
         if let Err(error) = done {
             return Err(self.refused(schema, &values, error));
         }
-        if counted {
-            values[schema.primary] = Value::Int(self.connection.last_insert_rowid());
-        }
         let row = Arc::new(Row::new(values));
         let key = row.get(schema.primary);
+        given.came(schema, key);
         self.touched.step(schema, key, named, None, Some(row.clone()), &self.desk.limits)?;
         Ok(row)
     }
@@ -103,9 +105,11 @@ impl Tx<'_> {
         named: bool,
     ) -> Result<()> {
         let key = row.get(schema.primary).clone();
+        let Desk { given, texts, .. } = self.desk;
+        given.goes(self.connection, texts, schema, &key)?;
         let done = self
             .connection
-            .prepare_cached(&self.desk.texts.of(schema).delete)
+            .prepare_cached(&texts.of(schema).delete)
             .and_then(|mut statement| statement.execute([Cell(&key)]));
         if let Err(error) = done {
             return Err(match refuse::constraint(&error) {

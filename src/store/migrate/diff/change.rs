@@ -3,9 +3,9 @@
 use super::table::{Table, is_key, names_of, rewrite};
 use crate::filter::sql::quote;
 use crate::model::schema::{Column, SchemaKind, Slot};
-use crate::store::ddl;
 use crate::store::migrate::Step;
 use crate::store::migrate::column::{Conversion, conversion, replacement, words};
+use crate::store::{ddl, given};
 
 impl Table<'_> {
     pub fn change(&mut self, was: Slot, slot: Slot) {
@@ -185,7 +185,7 @@ impl Table<'_> {
             let (own, name) = (quote(&self.new.table), quote(&column.name));
             let sql = format!("DELETE FROM {own} WHERE {}", lost.replace("{c}", &name));
             let what = format!("unlink what is gone in {}.{}", self.new.table, column.name);
-            self.work.rewrites.push(Step::new(what, vec![sql]));
+            self.work.rewrites.push(Step::new(what, vec![given::keep(self.new), sql]));
         } else if column.optional {
             self.replace(slot, &lost, "NULL");
         } else {
