@@ -222,6 +222,25 @@ fn what_is_no_whole_store_is_not_restored() {
 }
 
 #[test]
+fn ids_of_what_was_deleted_are_not_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let store = world(&data);
+    for newest in [50, 49] {
+        assert!(store.write_blocking(move |tx| tx.drop_it("blog", newest)).unwrap().value);
+    }
+    let file = dir.path().join("backup");
+    backup::write(&data, &file, false, &progress()).unwrap();
+    let fresh = dir.path().join("fresh");
+    restore(&fresh, &file, false, &progress()).unwrap();
+    let (store, _) = open(Options::new(&fresh));
+    let made = store
+        .write_blocking(|tx| tx.put("blog", &[("title", text("x")), ("author_id", id(1))]))
+        .unwrap();
+    assert_eq!(made.value, rowcast::model::value::Value::Int(51));
+}
+
+#[test]
 fn an_older_format_is_brought_up_to_date_on_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -141,6 +141,7 @@ fn run() {
     let (store, _) = open(Options::new(&dir));
     match mode.as_str() {
         "write" => write(&store),
+        "newest" => newest(&store),
         "starve" => starve(&store),
         "panic" => {
             let _ =
@@ -176,6 +177,16 @@ fn write(store: &Store) {
             });
         }
     });
+}
+
+/// Makes a record and deletes it again, the newest there is; then prints `ack <id>`.
+fn newest(store: &Store) {
+    loop {
+        let written = store.write_blocking(|tx| tx.put("category", &[("name", text("x"))]));
+        let Value::Int(made) = written.unwrap().value else { panic!("no id") };
+        assert!(store.write_blocking(move |tx| tx.drop_it("category", made)).unwrap().value);
+        say(format_args!("ack {made}"));
+    }
 }
 
 /// Writes until it is refused, prints `refused <why>`, and goes on trying; `back` when it works.

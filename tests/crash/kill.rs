@@ -76,6 +76,23 @@ fn a_killed_store_keeps_what_it_acknowledged() {
 }
 
 #[test]
+fn a_killed_store_gives_no_id_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut newest = 0;
+    for round in 0..8 {
+        let running = Running::start("newest", dir.path(), "");
+        let first: i64 = running.wait_for("ack").parse().unwrap();
+        assert!(first > newest, "{first} was given again, up to {newest} were deleted");
+        std::thread::sleep(Duration::from_millis(5 * round));
+        newest = running.kill("ack").into_iter().fold(first, i64::max);
+    }
+    let (store, _) = open(Options::new(dir.path()));
+    let next = store.write_blocking(|tx| tx.put("category", &[("name", text("x"))]));
+    let Value::Int(next) = next.unwrap().value else { panic!("no id") };
+    assert!(next > newest, "{next} was given again, up to {newest} were deleted");
+}
+
+#[test]
 fn a_killed_server_keeps_what_it_acknowledged() {
     let note = r#"{"name":"note","namespace":"notes","label_field":"text",
         "fields":[{"name":"text","type":"string","unique":true}]}"#;
