@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::filter::{Predicate, Truth};
 use crate::model::catalog::Catalog;
-use crate::model::change::{Commit, Notice, Row};
+use crate::model::change::{Change, Commit, Notice, Row};
 use crate::model::schema::{Schema, SchemaId, Shape, Slot};
 use crate::model::value::Value;
 use crate::store::{Query, Rows};
@@ -97,6 +97,28 @@ impl Layout {
     /// Whether the schema is one of them.
     pub fn concerns(&self, schema: SchemaId) -> bool {
         schema == self.user || schema == self.role || schema == self.junction
+    }
+
+    /// The users to whom a change of the junction gives a role, or from whom it takes one.
+    pub fn members(&self, change: &Change) -> impl Iterator<Item = Uuid> {
+        let rows = change.before.iter().chain(&change.after);
+        rows.filter_map(|row| match row.get(self.link_user) {
+            Value::Uuid(user) => Some(*user),
+            _ => None,
+        })
+    }
+
+    /// The outside issuer's subjects to whom a change of a user links it, or no longer does.
+    pub fn subjects(&self, change: &Change) -> impl Iterator<Item = Arc<str>> {
+        let link = |row: &Option<Arc<Row>>| row.as_ref().and_then(|row| self.link(row));
+        let (before, after) = (link(&change.before), link(&change.after));
+        let moved = before != after;
+        before.into_iter().chain(after).filter(move |_| moved).map(|(_, subject)| subject)
+    }
+
+    /// The issuer and the subject that a user's record is linked to.
+    fn link(&self, user: &Row) -> Option<(Arc<str>, Arc<str>)> {
+        text(user, self.provider).zip(text(user, self.provider_id))
     }
 }
 
@@ -363,15 +385,18 @@ impl State {
 
 impl User {
     fn of(layout: &Layout, row: &Row) -> User {
-        let text = |slot: Slot| match row.get(slot) {
-            Value::Text(text) => Some(text.clone()),
-            _ => None,
-        };
         User {
-            username: text(layout.username).unwrap_or_else(|| Arc::from("")),
+            username: text(row, layout.username).unwrap_or_else(|| Arc::from("")),
             active: *row.get(layout.active) == Value::Bool(true),
-            link: text(layout.provider).zip(text(layout.provider_id)),
+            link: layout.link(row),
         }
+    }
+}
+
+fn text(row: &Row, slot: Slot) -> Option<Arc<str>> {
+    match row.get(slot) {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Access holds while connected: subscriptions are granted anew where the log says that schemas,
 //! rules, users, roles or sessions changed, before that entry or any later one is told.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -53,12 +53,22 @@ pub(super) fn compile(
 
 /// Sessions of this user ended.
 pub(super) fn user(matcher: &mut Matcher, user: Uuid) {
-    principals(matcher, |principal| principal.user == Some(user));
+    let ids = matcher.registry.of_user(user).collect();
+    again(matcher, ids);
 }
 
 /// Something may have changed for anybody.
 pub(super) fn everybody(matcher: &mut Matcher) {
-    principals(matcher, |_| true);
+    let ids = matcher.registry.subscribers().map(|(id, _)| id).collect();
+    again(matcher, ids);
+}
+
+/// Something may have changed for anybody but guests.
+fn logged_in(matcher: &mut Matcher) {
+    let all = matcher.registry.subscribers();
+    let some = all.filter(|(_, subscriber)| subscriber.request.principal.logged_in);
+    let ids = some.map(|(id, _)| id).collect();
+    again(matcher, ids);
 }
 
 /// Whether the commit may grant anything anew.
@@ -68,39 +78,36 @@ pub(super) fn concerned(matcher: &Matcher, commit: &Commit) -> bool {
     !commit.notices.is_empty() || layout().is_some_and(names)
 }
 
-/// Looks for changes of users and roles.
+/// Looks for changes of users and roles. Users may change their own records as often as they like:
+/// only those are looked at whom it concerns.
 pub(super) fn changes(matcher: &mut Matcher, commit: &Commit) {
     if matcher.registry.is_empty() {
         return;
     }
-    let catalog = matcher.catalog.clone();
-    let Some(layout) = Layout::of(&catalog) else { return };
-    let mut some = HashSet::new();
-    for change in &commit.changes {
-        if change.schema == layout.user {
-            if let Some(Key::Uuid(id)) = Key::of(&change.key) {
-                some.insert(id);
+    let (catalog, registry) = (&matcher.catalog, &matcher.registry);
+    let Some(layout) = Layout::of(catalog) else { return };
+    let mut some = BTreeSet::new();
+    for change in commit.changes.iter().filter(|change| layout.concerns(change.schema)) {
+        let known = catalog.get(change.schema).map(|schema| schema.version);
+        // What a row of another layout says is not known here.
+        if change.schema == layout.role || known != Some(change.schema_version) {
+            return logged_in(matcher);
+        } else if change.schema == layout.junction {
+            some.extend(layout.members(change).flat_map(|user| registry.of_user(user)));
+        } else {
+            if let Some(Key::Uuid(user)) = Key::of(&change.key) {
+                some.extend(registry.of_user(user));
             }
-        } else if change.schema == layout.role || change.schema == layout.junction {
-            return principals(matcher, |principal| principal.logged_in);
+            // An outside issuer's user may have been linked to this one.
+            let subjects = layout.subjects(change);
+            subjects.for_each(|subject| some.extend(registry.of_subject(&subject)));
         }
     }
-    if !some.is_empty() {
-        principals(matcher, |principal| match principal.user {
-            Some(id) => some.contains(&id),
-            // An outside issuer's user may have been linked to one of these.
-            None => principal.logged_in,
-        });
-    }
+    again(matcher, some);
 }
 
-/// Asks anew who the principals are that `concerned` names, and grants anew where they changed.
-fn principals(matcher: &mut Matcher, concerned: impl Fn(&Principal) -> bool) {
-    let all = matcher.registry.subscribers();
-    let ids: Vec<SubId> = all
-        .filter(|(_, subscriber)| concerned(&subscriber.request.principal))
-        .map(|(id, _)| id)
-        .collect();
+/// Asks anew who the principals of these are, and grants anew where they changed.
+fn again(matcher: &mut Matcher, ids: BTreeSet<SubId>) {
     for id in ids {
         let Some(subscriber) = matcher.registry.subscriber(id) else { continue };
         let was = &subscriber.request.principal;

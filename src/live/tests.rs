@@ -9,6 +9,7 @@ mod held;
 mod lone;
 mod oracle;
 mod refill;
+mod regranted;
 mod rounds;
 mod shared;
 mod told;

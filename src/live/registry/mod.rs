@@ -5,6 +5,7 @@ mod entry;
 pub mod payers;
 mod readings;
 mod slab;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,8 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use crate::model::change::{Change, Op};
 use crate::model::related::Key;
@@ -30,6 +33,7 @@ pub use entry::{Entry, Group, Seat};
 use payers::Payers;
 pub use readings::{Reading, ReadingId, Readings, What};
 use slab::Slab;
+use standing::Standing;
 
 /// Index of a plan in the registry; reused after the plan's end.
 pub type PlanId = usize;
@@ -144,6 +148,7 @@ pub struct Registry {
     removed: usize,
     /// Ends of tokens, seconds since 1970.
     expiries: BTreeSet<(i64, SubId)>,
+    standing: Standing,
 }
 
 impl Registry {
@@ -175,6 +180,7 @@ impl Registry {
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
         }
+        self.standing.add(&request.principal, id);
         let subscriber = Subscriber {
             request,
             key,
@@ -206,6 +212,7 @@ impl Registry {
         if let Some(expires) = subscriber.request.principal.expires {
             self.expiries.remove(&(expires, id));
         }
+        self.standing.remove(&subscriber.request.principal, id);
         if let Some(entry) = self.plans.get_mut(subscriber.plan) {
             let (left, moved) = entry.unseat(subscriber.group, subscriber.seat);
             if let Some(seat) = left {
@@ -384,6 +391,16 @@ impl Registry {
 
     pub fn subscriber(&self, id: SubId) -> Option<&Subscriber> {
         self.subscribers.get(&id).map(|subscriber| &**subscriber)
+    }
+
+    /// A user's own.
+    pub fn of_user(&self, user: Uuid) -> impl Iterator<Item = SubId> {
+        self.standing.of_user(user)
+    }
+
+    /// Whose outside issuer's token names this subject; perhaps some others too.
+    pub fn of_subject(&self, subject: &str) -> impl Iterator<Item = SubId> {
+        self.standing.of_subject(subject)
     }
 
     /// Whose token has ended at `now` (seconds since 1970).

@@ -50,6 +50,7 @@ fn nothing_is_left_of_those_who_left() {
     assert!(registry.is_empty() && registry.plans().next().is_none());
     assert!(registry.by_schema.is_empty() && registry.bodies.is_empty());
     assert!(registry.index.is_empty() && registry.with_cursors.is_empty());
+    assert!(registry.standing.is_empty() && registry.expiries.is_empty());
 }
 
 #[test]

@@ -218,6 +218,10 @@ pub(crate) struct People {
     pub(crate) known: Mutex<HashMap<Uuid, Option<Arc<Principal>>>>,
     /// Makes the matcher wait where it asks for somebody.
     pub(crate) hold: Mutex<Option<mpsc::Receiver<()>>>,
+    /// Whom the subjects of outside tokens are linked to.
+    pub(crate) linked: Mutex<HashMap<String, Uuid>>,
+    /// Whom the matcher asked for.
+    pub(crate) asked: Mutex<Vec<Principal>>,
 }
 
 impl Principals for Arc<People> {
@@ -225,6 +229,11 @@ impl Principals for Arc<People> {
         let hold = self.hold.lock().unwrap().take();
         if let Some(hold) = hold {
             let _ = hold.recv();
+        }
+        self.asked.lock().unwrap().push(principal.clone());
+        if let Some(subject) = principal.claims.get("sub").and_then(Json::as_str) {
+            let user = self.linked.lock().unwrap().get(subject).copied();
+            return Some(Arc::new(Principal { user, ..principal.clone() }));
         }
         let id = principal.user.expect("a user");
         let known = self.known.lock().unwrap();
