@@ -142,8 +142,8 @@ bounds! {
     /// Bytes in one message; longer ones are cut between records.
     frame_bytes: usize = MIB, KIB => 64 * MIB;
     /// Bytes of commits that may wait in memory to be told; beyond it they are read from the log.
-    /// And of one commit's frames that may wait in outboxes; beyond it, subscriptions that need
-    /// others than these end (4410).
+    /// And of one commit's frames that may wait in outboxes; beyond it, those end (4408) for whom
+    /// most of it waits.
     tail_bytes: usize = 256 * MIB, MIB => 65536 * MIB;
     /// Bytes of told commits kept in memory for clients that come back; and again as many of
     /// entries read from the log for them, and of messages made of those.

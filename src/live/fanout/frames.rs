@@ -131,6 +131,11 @@ impl Frames {
         self.held > bytes
     }
 
+    /// How much more than so many bytes is held.
+    pub(super) fn excess(&self, bytes: usize) -> Option<usize> {
+        self.held.checked_sub(bytes).filter(|excess| *excess > 0)
+    }
+
     /// A plan's frames are not made.
     pub(super) fn refuse(&mut self) {
         self.refused += 1;

@@ -8,6 +8,7 @@ mod failure;
 mod find;
 mod frames;
 mod light;
+mod relief;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -243,12 +244,19 @@ impl Fanout {
         }
         for hits in run.chunk_by(|a, b| a.plan == b.plan) {
             if let Some(entry) = registry.plan(hits[0].plan) {
-                self.tell_plan(entry, body, commit, hits);
+                self.tell_plan(registry, entry, body, commit, hits);
             }
         }
     }
 
-    fn tell_plan(&mut self, entry: &Entry, body: &Body, commit: &Commit, hits: &[Found]) {
+    fn tell_plan(
+        &mut self,
+        registry: &Registry,
+        entry: &Entry,
+        body: &Body,
+        commit: &Commit,
+        hits: &[Found],
+    ) {
         let plan = hits[0].plan;
         if entry.names_changes() {
             let schema = &entry.plan.schema;
@@ -275,27 +283,13 @@ impl Fanout {
         // are frames for does not need it.
         let over = self.frames.over(self.most_bytes)
             && !self.each_group(&told, &mut lists, Fanout::has_frames)
-            && self.is_over();
+            && self.is_over(registry, commit.position);
         if over {
             self.fail(plan, false, Fault::TooMuch);
         } else {
             self.each_group(&told, &mut lists, Fanout::tell_group);
         }
         self.lists = lists;
-    }
-
-    /// Whether so much of the commit's frames waits in outboxes that no more may be made. What
-    /// sockets take at once does not count.
-    fn is_over(&mut self) -> bool {
-        if self.frames.may_recount(self.most_bytes) {
-            self.write();
-            self.frames.recount();
-        }
-        let over = self.frames.over(self.most_bytes);
-        if over {
-            self.frames.refuse();
-        }
-        over
     }
 
     /// Does `each` with each group that is told something, and what that is, until one gives

@@ -125,10 +125,7 @@ impl Outbox {
             fits = state.queue.put(position, frames, bytes, self.most);
         }
         let offer = if !fits {
-            // What was queued would come too late to be of use: the reader has to start anew.
-            state.queue.forget();
-            state.end = Some(self.overflow.clone());
-            state.wake(&mut woken);
+            state.overflow(&self.overflow, &mut woken);
             Offer::Overflowed
         } else if state.socket.is_none() {
             state.wake(&mut woken);
@@ -281,6 +278,27 @@ impl Outbox {
         state.queue.put_idle(frame.clone());
         let mut woken = Woken::default();
         self.flush_state(state, &mut woken);
+        woken.wake();
+        true
+    }
+
+    /// Bytes of the commit at `position` that wait, where that was the last to be put in; of a
+    /// frame that has begun to go out, all. None where the outbox has ended.
+    pub fn waiting_of(&self, position: u64) -> usize {
+        let state = self.lock();
+        if state.has_ended() { 0 } else { state.queue.left_of(position) }
+    }
+
+    /// Ends the outbox as if its reader had been too slow for its bounds; `false` where it had
+    /// ended.
+    pub fn overflow(&self) -> bool {
+        let mut state = self.lock();
+        if state.has_ended() {
+            return false;
+        }
+        let mut woken = Woken::default();
+        state.overflow(&self.overflow, &mut woken);
+        drop(state);
         woken.wake();
         true
     }

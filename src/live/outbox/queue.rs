@@ -32,6 +32,9 @@ pub(super) struct Queue {
     free_position: u64,
     free_frames: usize,
     free_bytes: usize,
+    /// The commit that was put in last, and its bytes.
+    last_position: u64,
+    last_bytes: usize,
     /// The last cursor that the client holds: of a frame that went out whole, or from before.
     pub(super) cursor: Option<Cursor>,
 }
@@ -58,6 +61,10 @@ impl Queue {
         } else if !self.fits(frames.len(), bytes, (max_frames, max_bytes)) {
             return false;
         }
+        if self.last_position != position {
+            (self.last_position, self.last_bytes) = (position, 0);
+        }
+        self.last_bytes += bytes;
         self.bytes += bytes;
         match frames {
             [frame] => self.frames.push_back(frame.clone()),
@@ -105,6 +112,16 @@ impl Queue {
     pub(super) fn left(&self) -> (usize, usize) {
         let begun = self.begun.as_ref().map_or(0, |frame| frame.bytes.len() - self.gone);
         (self.frames.len() + usize::from(begun > 0), self.bytes + begun)
+    }
+
+    /// Bytes of the last commit that was put in, if that is the one at `position`, which wait: it
+    /// is at the end. A frame that has begun is held whole until it is out.
+    pub(super) fn left_of(&self, position: u64) -> usize {
+        let begun = self.begun.as_ref().map_or(0, |frame| frame.bytes.len());
+        match self.last_position == position {
+            true => self.last_bytes.min(self.bytes + begun),
+            false => 0,
+        }
     }
 
     /// Whether everything has gone out.

@@ -170,6 +170,14 @@ impl State {
         Ok(())
     }
 
+    /// Ends so, and drops what waits: it would come too late to be of use, the reader has to start
+    /// anew.
+    pub(super) fn overflow(&mut self, close: &Close, woken: &mut Woken) {
+        self.queue.forget();
+        self.end = Some(close.clone());
+        self.wake(woken);
+    }
+
     /// Takes and sends nothing more, but for what has begun and control frames.
     pub(super) fn shut(&mut self, woken: &mut Woken) {
         self.shut = true;

@@ -87,38 +87,34 @@ fn what_waits_of_one_commit_is_bounded() {
     outboxes.iter().chain([&everything, &same]).for_each(|outbox| drop(take(outbox)));
     write_all(&mut desk, 1);
 
-    let first: Vec<Frame> = take(&everything).0.into_iter().collect();
-    assert_eq!(ids(&first, "update"), without(0));
-    let one = bytes(std::slice::from_ref(&first));
-    let (mut whole, mut ended) = (vec![first], 0);
-    for (at, outbox) in outboxes.iter().enumerate() {
+    // Those make room for whom most waits, and of equals the first; whoever comes later is told.
+    let all = [(&everything, 0)].into_iter();
+    let all = all.chain(outboxes.iter().zip(1..)).chain([(&same, 0)]);
+    let (mut whole, mut ended, mut kept) = (Vec::new(), 0, Vec::new());
+    for (outbox, id) in all {
         let (frames, end) = take(outbox);
         let frames: Vec<Frame> = frames.into_iter().collect();
+        kept.push(end.is_none());
         match end {
             None => {
-                assert_eq!(ids(&frames, "update"), without(at as i64 + 1));
+                assert_eq!(ids(&frames, "update"), without(id));
                 whole.push(frames);
             }
             Some(close) => {
-                assert_eq!((close.code, frames.len()), (4410, 0));
-                assert!(close.reason.contains("take a snapshot"), "{}", close.reason);
+                assert_eq!((close.code, frames.len()), (4408, 0));
                 ended += 1;
             }
         }
     }
     assert!(ended > 0 && whole.len() > 3, "{ended} ended, {} told", whole.len());
+    assert!(kept.is_sorted(), "{kept:?}");
     let waits = bytes(&whole);
-    assert!(waits > BYTES && waits <= BYTES + one, "{waits}");
-    // Nothing new is made for who is told what somebody else is told.
-    let (frames, end) = take(&same);
-    let frames: Vec<Frame> = frames.into_iter().collect();
-    assert_eq!((ids(&frames, "update"), end), (without(0), None));
-    whole.push(frames);
-    assert_eq!(bytes(&whole), waits);
+    let one = bytes(&whole[..1]);
+    assert!(waits > BYTES - one && waits <= BYTES + one, "{waits}");
 
     // The next commit finds as much room as the first.
     write_all(&mut desk, 2);
-    let (frames, end) = take(&everything);
+    let (frames, end) = take(&same);
     let frames: Vec<Frame> = frames.into_iter().collect();
     assert_eq!((ids(&frames, "update"), end), (without(0), None));
 }
@@ -139,12 +135,72 @@ fn who_is_told_what_was_made_is_told_beyond_the_bound() {
     slow.iter().chain([&same, &late]).for_each(|outbox| drop(take(outbox)));
     write_all(&mut desk, 1);
 
-    let told: Vec<Vec<Frame>> =
-        slow.iter().map(|outbox| take(outbox).0.into_iter().collect()).collect();
-    assert!(told.iter().all(|frames| !frames.is_empty()) && bytes(&told) > BYTES);
+    // The first of those who keep much makes room for the last.
     let (frames, end) = take(&same);
     assert_eq!((ids(&Vec::from(frames), "update"), end), (vec![1], None));
-    assert_eq!(take(&late).1.map(|close| close.code), Some(4410));
+    let (frames, end) = take(&late);
+    assert_eq!((ids(&Vec::from(frames), "update"), end), (without(6), None));
+    let ended: Vec<_> = slow.iter().map(|outbox| take(outbox).1.map(|end| end.code)).collect();
+    assert!(ended.is_sorted_by(|a, b| a >= b), "{ended:?}");
+    assert!(ended[0] == Some(4408) && ended[4].is_none(), "{ended:?}");
+}
+
+/// They make room for those who read.
+#[test]
+fn who_does_not_read_ends_nobody_else() {
+    let mut desk = Desk::new(small());
+    let stuck: Vec<_> = (1..=6).map(|id| all_but(&mut desk, id)).collect();
+    let quick: Vec<_> = (7..=LISTENERS).map(|id| all_but(&mut desk, id)).collect();
+    quick.iter().for_each(|outbox| outbox.attach(Arc::new(Open)));
+    let after = all_but(&mut desk, LISTENERS + 1);
+    write_all(&mut desk, 0);
+    desk.matcher.flush();
+    stuck.iter().chain([&after]).for_each(|outbox| drop(take(outbox)));
+    stuck.iter().for_each(|outbox| outbox.attach(Arc::new(Shut(0.into()))));
+    write_all(&mut desk, 1);
+    desk.matcher.flush();
+    for outbox in &quick {
+        assert_eq!((outbox.waiting(), end(outbox)), ((0, 0), None));
+    }
+    // He has not begun to read, but less waits for the others by then.
+    assert_eq!(end(&after), None);
+    let ended: Vec<_> = stuck.iter().map(|outbox| end(outbox)).collect();
+    assert!(ended[0] == Some(4408) && ended[5].is_none(), "{ended:?}");
+    assert!(stuck.iter().map(|outbox| outbox.waiting().1).sum::<usize>() <= BYTES);
+}
+
+/// What has begun to go out stays until it is out.
+#[test]
+fn what_nobody_can_let_go_of_is_bounded() {
+    let mut desk = Desk::new(small());
+    let stuck: Vec<_> = (1..=LISTENERS).map(|id| all_but(&mut desk, id)).collect();
+    write_all(&mut desk, 0);
+    stuck.iter().for_each(|outbox| drop(take(outbox)));
+    stuck.iter().for_each(|outbox| outbox.attach(Arc::new(Shut(1.into()))));
+    write_all(&mut desk, 1);
+    desk.matcher.flush();
+    let (mut codes, mut bytes) = (BTreeSet::new(), 0);
+    for outbox in &stuck {
+        bytes += outbox.waiting().1;
+        let close = take(outbox).1;
+        codes.extend(close.iter().map(|close| close.code));
+        let refused = close.filter(|close| close.code == 4410);
+        assert!(refused.is_none_or(|close| close.reason.contains("take a snapshot")));
+    }
+    assert_eq!(codes, [4408, 4410].into());
+    assert!(bytes <= BYTES + BYTES / 4, "{bytes}");
+}
+
+/// Takes so many bytes, and then nothing.
+struct Shut(std::sync::atomic::AtomicUsize);
+
+impl Sink for Shut {
+    fn try_write_vectored(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.0.swap(0, std::sync::atomic::Ordering::Relaxed) {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            bytes => Ok(bytes),
+        }
+    }
 }
 
 /// Takes everything at once, and keeps nothing.
