@@ -58,9 +58,10 @@ impl Content {
         }
         let lane = ask.lane(principal);
         let mut asked = self.bulk(principal, ask, Action::Update, body);
-        let prepared = asked.prepare(&catalog)?;
+        let mut prepared = asked.prepare(&catalog)?;
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, rules, input, plan, .. } = asked.prepared(prepared, tx)?;
+            asked.renew(&mut prepared, tx)?;
+            let Prepared { schema, rules, input, plan, .. } = prepared;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             if input.same.is_some() {
                 let name = &schema.primary_column().name;
@@ -90,9 +91,10 @@ impl Content {
     pub async fn delete_all(&self, principal: &Principal, ask: BulkAsk) -> Result<u64> {
         let lane = ask.lane(principal);
         let mut asked = self.bulk(principal, ask, Action::Delete, Map::new());
-        let prepared = asked.prepare(&self.store.catalog())?;
+        let mut prepared = asked.prepare(&self.store.catalog())?;
         let job = move |tx: &mut Tx<'_>| {
-            let Prepared { schema, rules, plan, .. } = asked.prepared(prepared, tx)?;
+            asked.renew(&mut prepared, tx)?;
+            let Prepared { schema, rules, plan, .. } = prepared;
             let mut job = Job::new(tx, &asked.principal, &asked.limits);
             let rows = job.covered(&schema, plan, rules.grant.filter())?;
             job.delete_all(&schema, &rows)?;

@@ -115,6 +115,11 @@ impl Expr {
         &self.fields
     }
 
+    /// Whether it joins texts: a short one may make a large one of others, again and again.
+    pub fn joins(&self) -> bool {
+        self.steps.contains(&Step::Apply(Operator::Join))
+    }
+
     /// The result for a record's old state: Null, Int, Float or Text, at most `bytes` long.
     ///
     /// # Errors

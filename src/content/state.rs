@@ -42,6 +42,12 @@ impl Input {
         slots
     }
 
+    /// Whether it joins texts of the old state.
+    pub fn joins(&self) -> bool {
+        let joins = |write: &ColumnWrite| matches!(write, ColumnWrite::Expr(expr) if expr.joins());
+        self.columns.values().any(joins)
+    }
+
     /// This input with what `other` writes put over it.
     pub fn overridden(&self, other: &Input) -> Input {
         let mut input = self.clone();

@@ -12,7 +12,7 @@ use crate::auth::principal::Principal;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
-use crate::model::schema::{Schema, SchemaId, SchemaKind};
+use crate::model::schema::{FieldRef, Schema, SchemaId, SchemaKind, Shape};
 use crate::query::{Ask, Plan};
 
 use super::job::{self, Rules};
@@ -30,7 +30,8 @@ pub(super) struct Terms {
     pub(super) rules: Arc<Rules>,
     /// What the principal may see: of the answer, or the records of a bulk call.
     pub(super) plan: Result<Arc<Plan>>,
-    /// Whether all this is decided from the records named alone, and no others are read for it.
+    /// Whether all this is decided from the records named alone: no others are read for it, and none
+    /// are changed by the rules' own wish.
     pub(super) near: bool,
 }
 
@@ -51,9 +52,11 @@ impl Terms {
         let near = schema.kind == SchemaKind::User
             && plan.as_ref().is_ok_and(|plan| plan.paths.is_empty())
             && is_near(catalog, &schema, &[&grant, &read])
+            && sets_own(&schema, &grant)
             && schema.relations.iter().filter_map(|to| catalog.get(to.target)).all(|target| {
                 let may = |action| grant::resolve(catalog, target, principal, action);
-                is_near(catalog, target, &[&may(Action::Read), &may(Action::Update)])
+                let (read, update) = (may(Action::Read), may(Action::Update));
+                is_near(catalog, target, &[&read, &update]) && sets_own(target, &update)
             });
         Ok(Terms {
             near,
@@ -71,6 +74,15 @@ impl Terms {
 fn is_near(catalog: &Catalog, schema: &Schema, grants: &[&Grant]) -> bool {
     let filters = grants.iter().flat_map(|grant| &grant.alternatives).map(|held| &held.filter);
     filters.into_iter().all(|filter| filter.paths(catalog, schema).is_empty())
+}
+
+/// Whether the rules set nothing but columns of the record itself, keys among them.
+fn sets_own(schema: &Schema, grant: &Grant) -> bool {
+    let own = |field: &FieldRef| match *field {
+        FieldRef::Column(_) => true,
+        FieldRef::Relation(index) => matches!(schema.relations[index].shape, Shape::Key { .. }),
+    };
+    grant.alternatives.iter().flat_map(|held| &held.set).all(|(field, _)| own(field))
 }
 
 /// Terms of whole records, as of the newest catalog that was asked for.

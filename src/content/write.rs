@@ -78,22 +78,53 @@ impl Asked {
         })
     }
 
-    /// What was prepared, if it still holds in this transaction.
+    /// Makes anew what was prepared if it no longer holds in this transaction.
     ///
     /// # Errors
     /// 401 where the principal may no longer be here; as [`Asked::prepare`] where it must be made
     /// anew.
-    pub(super) fn prepared(&mut self, prepared: Prepared, tx: &Tx<'_>) -> Result<Prepared> {
+    pub(super) fn renew(&mut self, prepared: &mut Prepared, tx: &Tx<'_>) -> Result<()> {
         let changed = accounts::changed(self.directory.as_deref(), &self.principal)?;
         if changed.is_none() && Arc::ptr_eq(&prepared.catalog, tx.catalog()) {
-            return Ok(prepared);
+            return Ok(());
         }
         if let Some(now) = changed {
             self.principal = Arc::unwrap_or_clone(now);
         }
         // For this write alone: the catalog may yet be taken back.
         self.known = Arc::default();
-        self.prepare(tx.catalog())
+        *prepared = self.prepare(tx.catalog())?;
+        Ok(())
+    }
+
+    /// Deletes the record of that id and gives its key; `None` where more than `most` others would
+    /// change, or it is more than an event loop may do.
+    fn delete(
+        &mut self,
+        prepared: &mut Prepared,
+        id: &str,
+        tx: &mut Tx<'_>,
+        most: Option<usize>,
+    ) -> Result<Option<Vec<u8>>> {
+        self.renew(prepared, tx)?;
+        // Other rules may hold by now, which read more.
+        if tx.is_brief() && !prepared.near {
+            return Ok(None);
+        }
+        let Prepared { schema, rules, .. } = prepared;
+        let mut job = Job::new(tx, &self.principal, &self.limits);
+        let row = job.readable(schema, id)?;
+        let key = row.get(schema.primary);
+        // Before the count: how long it takes to be refused the record tells nothing.
+        job.may_delete(schema, rules, &row)?;
+        if let Some(most) = most
+            && job.tx.drags(schema, key, most)?
+        {
+            return Ok(None);
+        }
+        job.tx.delete(schema, key)?;
+        accounts::written(&mut job, schema, None, None)?;
+        Ok(Some(key_json(schema, key)))
     }
 }
 
@@ -108,9 +139,17 @@ const BRIEF: usize = 16;
 /// worked on there: it is read, written and logged, three times so many bytes.
 const HEAVY: usize = 32 << 10;
 
-/// Whether that record is too much for who does this write.
-fn too_heavy(tx: &Tx<'_>, row: &Row) -> bool {
-    tx.is_brief() && Room::weigh(row) > HEAVY
+/// What came of a write; `None` where it is to be done in another way: then what it did so far is
+/// taken back.
+fn done_here<T>(tx: &mut Tx<'_>, done: Result<Option<T>>) -> Result<Option<T>> {
+    match done {
+        Err(error) if !tx.is_over() => Err(error),
+        Ok(Some(done)) => Ok(Some(done)),
+        Ok(None) | Err(_) => {
+            tx.give_back();
+            Ok(None)
+        }
+    }
 }
 
 /// Others that a write may change where it is done.
@@ -189,15 +228,23 @@ enum Written {
 impl Single {
     /// Whether an event loop may do it, if it does not change many.
     fn is_brief(&self) -> bool {
-        self.prepared.near && self.password.is_none() && self.prepared.input.names() <= BRIEF
+        let Prepared { near, input, .. } = &self.prepared;
+        *near && self.password.is_none() && input.names() <= BRIEF && !input.joins()
     }
 
-    /// Writes the record, unless more than `most` others would be taken from it.
     fn run(mut self: Box<Self>, tx: &mut Tx<'_>, most: Option<usize>) -> Result<Written> {
-        self.prepared = self.asked.prepared(self.prepared, tx)?;
+        let done = self.write(tx, most);
+        let done = done_here(tx, done)?;
+        Ok(done.map_or_else(|| Written::Many(self), Written::Done))
+    }
+
+    /// Writes the record; `None` where more than `most` others would be taken from it, or it is more
+    /// than an event loop may do.
+    fn write(&mut self, tx: &mut Tx<'_>, most: Option<usize>) -> Result<Option<Shown>> {
+        self.asked.renew(&mut self.prepared, tx)?;
         // Other rules may hold by now, which read more.
         if tx.is_brief() && !self.is_brief() {
-            return Ok(Written::Many(self));
+            return Ok(None);
         }
         let Prepared { schema, rules, input, plan, .. } = &self.prepared;
         let mut job = Job::new(tx, &self.asked.principal, &self.asked.limits);
@@ -205,22 +252,19 @@ impl Single {
             None => job.write(schema, rules, None, input, Origin::Named)?,
             Some(id) => {
                 let old = job.readable(schema, id)?;
-                if too_heavy(job.tx, &old) {
-                    return Ok(Written::Many(self));
-                }
                 job.may_start_from(schema, &old, input)?;
                 let allowed = job.allowed(schema, rules, Some(&old), input)?;
                 if let Some(most) = most
                     && job.takes_from(schema, rules, &old, input, most)?
                 {
-                    return Ok(Written::Many(self));
+                    return Ok(None);
                 }
                 job.write_allowed(schema, rules, Some(&old), input, allowed, Origin::Named)?
             }
         };
         job.finish()?;
         accounts::written(&mut job, schema, Some(&row), self.password.as_ref())?;
-        Shown::new(&job, schema, plan.clone(), row).map(Written::Done)
+        Shown::new(&job, schema, plan.clone(), row).map(Some)
     }
 }
 
@@ -325,8 +369,8 @@ impl Content {
     }
 
     /// A job that deletes the record, unless more than `most` others would change, or it is too much
-    /// for the event loop that is to do it: then it does nothing, and gives `None`, and whether an
-    /// event loop did it. Comes with whether one may.
+    /// for the event loop that is to do it: then nothing is done, and it gives `None`, and whether an
+    /// event loop tried. Comes with whether one may.
     async fn delete_among(
         &self,
         principal: &Principal,
@@ -334,32 +378,13 @@ impl Content {
         id: &str,
         most: impl FnOnce(&Tx<'_>) -> Option<usize> + Send + 'static,
     ) -> Result<(bool, impl FnOnce(&mut Tx<'_>) -> Result<Deleted> + Send + 'static)> {
-        let (mut asked, prepared, _) =
+        let (mut asked, mut prepared, _) =
             self.asked(principal, schema, Action::Delete, Map::new()).await?;
         let (id, near) = (id.to_owned(), prepared.near);
         let job = move |tx: &mut Tx<'_>| {
             let most = most(tx);
-            let Prepared { schema, rules, near, .. } = asked.prepared(prepared, tx)?;
-            // Other rules may hold by now, which read more.
-            if tx.is_brief() && !near {
-                return Ok((None, true));
-            }
-            let mut job = Job::new(tx, &asked.principal, &asked.limits);
-            let row = job.readable(&schema, &id)?;
-            if too_heavy(job.tx, &row) {
-                return Ok((None, true));
-            }
-            let key = row.get(schema.primary);
-            // Before the count: how long it takes to be refused the record tells nothing.
-            job.may_delete(&schema, &rules, &row)?;
-            if let Some(most) = most
-                && job.tx.drags(&schema, key, most)?
-            {
-                return Ok((None, job.tx.is_brief()));
-            }
-            job.tx.delete(&schema, key)?;
-            accounts::written(&mut job, &schema, None, None)?;
-            Ok((Some(key_json(&schema, key)), job.tx.is_brief()))
+            let done = asked.delete(&mut prepared, &id, tx, most);
+            Ok((done_here(tx, done)?, tx.is_brief()))
         };
         Ok((near, job))
     }
@@ -397,14 +422,17 @@ impl Content {
 }
 
 impl Job<'_, '_> {
-    /// The record of that id, if the principal may read any of it.
+    /// The record of that id, if the principal may read any of it, and whoever does this may write it.
     fn readable(&mut self, schema: &Arc<Schema>, id: &str) -> Result<Arc<Row>> {
         let key = parse_key(schema, id)?;
-        if let Some(row) = self.tx.get(schema, &key)?
-            && self.visible(schema, &row)?
-        {
-            return Ok(row);
+        let Some(row) = self.tx.get(schema, &key)? else { return Err(missing(schema, id)) };
+        // Before the rules look at it: they may search its texts.
+        if self.tx.is_brief() && Room::weigh(&row) > HEAVY {
+            return Err(self.tx.too_much());
         }
-        Err(missing(schema, id))
+        match self.visible(schema, &row)? {
+            true => Ok(row),
+            false => Err(missing(schema, id)),
+        }
     }
 }

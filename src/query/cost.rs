@@ -29,6 +29,11 @@ impl Costs {
 }
 
 impl Plan {
+    /// Whether texts are read through to tell which records it is about.
+    pub fn searches(&self) -> bool {
+        self.filter.cost().texts > 0
+    }
+
     /// Where its cost lies.
     pub fn costs(&self) -> Costs {
         let (all, access) = (self.filter.cost(), self.granted.cost());

@@ -6,10 +6,21 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Result, Statement};
 
-use super::functions;
+use super::{functions, here};
 
-/// How long a connection waits for another process's lock before it says so.
+/// How long a connection waits for another process's lock before it says so, and how often it looks.
 const BUSY: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// SQLite asks after its `looks`th whether to look again. An event loop that writes by itself never
+/// waits: the writer's thread, to whom the connection belongs as well, does it then.
+fn waits(looks: i32) -> bool {
+    if here::is_here() || LOOK * looks.unsigned_abs() >= BUSY {
+        return false;
+    }
+    std::thread::sleep(LOOK);
+    true
+}
 
 /// The writer's page cache; readers get an eighth, event loops' reads a quarter of that: there is one
 /// for each core. In KiB.
@@ -80,12 +91,15 @@ pub(crate) fn make(dir: &Path) -> std::io::Result<()> {
 /// Opens the database for one use. The file must be there.
 pub(crate) fn open(dir: &Path, role: Use) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file(dir), flags)?;
+    let mut connection = Connection::open_with_flags(file(dir), flags)?;
     let (patience, statements) = match role {
         Use::ReadHastily => (Duration::ZERO, HASTY_STATEMENTS),
         _ => (BUSY, STATEMENTS),
     };
-    connection.busy_timeout(patience)?;
+    match role {
+        Use::Write => connection.busy_handler(Some(waits))?,
+        _ => connection.busy_timeout(patience)?,
+    }
     connection.set_prepared_statement_cache_capacity(statements);
     // A misspelt identifier in double quotes must be an error, not a string.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;

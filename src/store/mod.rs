@@ -33,6 +33,7 @@ pub mod page;
 mod past;
 mod pen;
 mod pool;
+mod quick;
 pub mod read;
 mod readable;
 mod reading;

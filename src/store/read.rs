@@ -105,6 +105,13 @@ impl Reader<'_> {
         bytes.min(self.most)
     }
 
+    /// Whether others wait for this read, as far as it is done where it was asked for: see
+    /// [`super::Store::read_short`]. It may end with a [`Kind::Timeout`](crate::error::Kind::Timeout)
+    /// to be done elsewhere.
+    pub fn is_hasty(&self) -> bool {
+        self.most != usize::MAX
+    }
+
     /// The newest entry's mark; `None` while the log is empty.
     pub fn newest(&self) -> Result<Option<Mark>> {
         log::newest(self.connection)

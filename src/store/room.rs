@@ -27,13 +27,25 @@ impl Room {
 
     /// What a row takes of a budget, bytes.
     pub(crate) fn weigh(row: &Row) -> usize {
-        let values = row.values.iter().map(Value::heap_bytes).sum::<usize>();
-        ROW_BYTES + size_of_val(&*row.values) + values
+        Room::weigh_values(&row.values)
+    }
+
+    fn weigh_values(values: &[Value]) -> usize {
+        ROW_BYTES + size_of_val(values) + values.iter().map(Value::heap_bytes).sum::<usize>()
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.left.get()
     }
 
     /// 413 where the row no longer fits.
     pub(crate) fn take(&self, row: &Row) -> Result<()> {
-        match self.left.get().checked_sub(Room::weigh(row)) {
+        self.take_values(&row.values)
+    }
+
+    /// As [`Room::take`], for a row of these values.
+    pub(crate) fn take_values(&self, values: &[Value]) -> Result<()> {
+        match self.left.get().checked_sub(Room::weigh_values(values)) {
             Some(left) => {
                 self.left.set(left);
                 Ok(())

@@ -4,7 +4,7 @@ mod consequences;
 mod links;
 mod rows;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +27,7 @@ use super::given::Given;
 use super::read::{self, Query, Rows};
 use super::refs::Referrer;
 use super::related;
+use super::room::Room;
 use super::texts::TextCache;
 use super::touched::Touched;
 use super::unlinked::Unlinked;
@@ -34,6 +35,10 @@ use super::view::Present;
 use super::watch::Watch;
 
 use rows::{fits, no_record};
+
+/// Bytes of rows that an event loop's write reads and writes at most, as they lie in memory: the record
+/// of a request of 32 KiB, as it was and as it becomes, and small ones that go with it.
+const BRIEF_BYTES: usize = 128 << 10;
 
 /// A job's view of the rows: sees its own changes. Implements [`super::Rows`].
 ///
@@ -44,8 +49,11 @@ pub struct Tx<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) desk: &'a Desk,
     pub(crate) catalog: Arc<Catalog>,
-    /// An event loop does it.
-    pub(crate) brief: bool,
+    /// Where an event loop does it: what it may yet read and write.
+    brief: Option<Room>,
+    /// That, or whoever runs the job, found it too much.
+    is_over: Cell<bool>,
+    pub(crate) given_back: bool,
     /// Whether this write replaced the catalog.
     pub(crate) migrated: bool,
     pub(crate) now: i64,
@@ -101,7 +109,9 @@ impl<'a> Tx<'a> {
             connection,
             desk,
             catalog,
-            brief: false,
+            brief: None,
+            is_over: Cell::new(false),
+            given_back: false,
             migrated: false,
             now,
             unreadable: Vec::new(),
@@ -121,7 +131,51 @@ impl<'a> Tx<'a> {
     /// Whether others wait for this write that do not write: it must take well under a millisecond.
     /// See [`super::Store::write_brief`].
     pub fn is_brief(&self) -> bool {
-        self.brief
+        self.brief.is_some()
+    }
+
+    /// From here on it is brief: see [`BRIEF_BYTES`].
+    pub(crate) fn be_brief(&mut self) {
+        self.brief = Some(Room::new(BRIEF_BYTES));
+    }
+
+    /// Whether this write is more than a brief one may be: [`Tx::too_much`] was said, by whom ever.
+    /// What failed since may have failed for that.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    /// The error with which a brief write ends early that is to be given back.
+    pub fn too_much(&self) -> Error {
+        self.is_over.set(true);
+        Error::new(Kind::TooLarge, "more than a brief write may read and change")
+    }
+
+    /// Takes back all that this write has changed. The job gives its value all the same, and the
+    /// write no commit: it is to be handed in again in another way.
+    pub fn give_back(&mut self) {
+        self.given_back = true;
+    }
+
+    /// A row of these values is read, or about to be written.
+    fn spend(&self, values: &[Value]) -> Result<()> {
+        match &self.brief {
+            Some(room) => room.take_values(values).map_err(|_| self.too_much()),
+            None => Ok(()),
+        }
+    }
+
+    /// Of so many bytes those that may be read.
+    fn most(&self, bytes: usize) -> usize {
+        self.brief.as_ref().map_or(bytes, |room| bytes.min(room.left()))
+    }
+
+    /// What came of reading [`Tx::most`] bytes.
+    fn spent<T>(&self, read: Result<T>) -> Result<T> {
+        match &read {
+            Err(error) if self.is_brief() && error.kind == Kind::TooLarge => Err(self.too_much()),
+            _ => read,
+        }
     }
 
     /// Inserts a row given in slot order. `Value::Null` in an automatic primary key column is
@@ -247,7 +301,13 @@ impl<'a> Tx<'a> {
         let touched = Key::of(key).and_then(|key| self.touched.after(schema.id, &key));
         match touched {
             Some(row) => Ok(row.cloned()),
-            None => read::get(self.connection, &self.desk.texts, schema, key),
+            None => {
+                let row = read::get(self.connection, &self.desk.texts, schema, key)?;
+                if let Some(row) = &row {
+                    self.spend(&row.values)?;
+                }
+                Ok(row)
+            }
         }
     }
 }
@@ -273,7 +333,8 @@ impl Rows for Tx<'_> {
 
     fn gather(&self, schema: &Schema, rows: &[Arc<Row>], paths: &Paths) -> Result<RelatedSet> {
         let view = Present { connection: self.connection, texts: &self.desk.texts, undo: None };
-        let budget = Bounds::new(&self.desk.limits).budget();
-        self.reading(|| related::gather(&view, &self.catalog, schema, rows, paths, &budget))
+        let budget = Bounds::new(&self.desk.limits).budget_of(self.most(usize::MAX));
+        let read = || related::gather(&view, &self.catalog, schema, rows, paths, &budget);
+        self.spent(self.reading(read))
     }
 }

@@ -24,6 +24,7 @@ use super::job::{Job, Task};
 use super::line::Line;
 use super::log::{self, Tail};
 use super::lookup::Lines;
+use super::quick::Pace;
 use super::seal::{Stamps, seal};
 use super::trim::Trim;
 use super::tx::{Desk, Tx};
@@ -34,9 +35,6 @@ const GROUP_JOBS: usize = 256;
 
 /// And how long it goes on taking jobs, those that come meanwhile too.
 const GROUP_TIME: Duration = Duration::from_millis(10);
-
-/// A transaction of one job that takes longer says at once that the disk is slow.
-const STALL: Duration = Duration::from_millis(20);
 
 /// How often an idle writer looks whether entries of the log have become too old.
 const IDLE: Duration = Duration::from_secs(10);
@@ -89,31 +87,6 @@ pub(crate) struct Writer {
     sink: Box<dyn CommitSink>,
 }
 
-/// Whether a transaction of one job takes little of late: mostly, since with other programs on the
-/// cores any may take a little longer now and then, whoever makes it. After one that took very long the
-/// next is the thread's.
-struct Pace {
-    quick: Duration,
-    /// Slow ones more than quick ones, lately.
-    slow: u8,
-}
-
-impl Pace {
-    const SLOW: u8 = 3;
-
-    fn add(&mut self, took: Duration) {
-        self.slow = match took <= self.quick {
-            true => self.slow.saturating_sub(1),
-            false if took > STALL.max(self.quick) => Self::SLOW,
-            false => Self::SLOW.min(self.slow + 1),
-        };
-    }
-
-    fn is_quick(&self) -> bool {
-        self.slow < Self::SLOW
-    }
-}
-
 impl Writer {
     pub(crate) fn new(
         options: &super::Options,
@@ -140,7 +113,7 @@ impl Writer {
             waiting: VecDeque::new(),
             long: VecDeque::new(),
             owed: Duration::ZERO,
-            pace: Pace { quick: options.quick, slow: 0 },
+            pace: Pace::new(options.quick),
             shared,
             sink,
         })
@@ -193,6 +166,7 @@ impl Writer {
         self.group(Kind::Lone);
         let Some(connection) = &self.connection else { return true };
         self.checkpoints.after_lone()
+            || !self.waiting.is_empty()
             || !matches!(self.trim.is_due(connection, &self.tail, self.tail.newest.time), Ok(false))
     }
 
@@ -217,13 +191,14 @@ impl Writer {
 
     /// One transaction: everything that waits and what comes meanwhile. Gives how long it took.
     fn transaction(&mut self, waiting: &mut VecDeque<Task>, kind: Kind) -> Duration {
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let mut done: Vec<Done> = Vec::with_capacity(waiting.len());
         let mut barriers = Vec::new();
         let tail = self.tail;
         let outcome = match self.connection.take().map_or_else(|| self.reopen(), Ok) {
             Ok(connection) => {
-                let outcome = self.transact(&connection, (waiting, kind), &mut done, &mut barriers);
+                let group = (&mut *waiting, kind, &mut begun);
+                let outcome = self.transact(&connection, group, &mut done, &mut barriers);
                 let broken = outcome.as_ref().is_err_and(|failed| self.undo(&connection, failed));
                 if !broken {
                     self.connection = Some(connection);
@@ -233,7 +208,9 @@ impl Writer {
             Err(failed) => Err(failed),
         };
         if done.len() == 1 && kind != Kind::Long {
-            self.pace.add(begun.elapsed());
+            let wrote = outcome.is_ok() && matches!(done.as_slice(), [(_, Ok(Some(_)))]);
+            let now = Instant::now();
+            self.pace.add(now, now.saturating_duration_since(begun), wrote);
         }
         match outcome {
             Ok(catalog) => {
@@ -276,13 +253,12 @@ impl Writer {
     fn transact(
         &mut self,
         connection: &Connection,
-        (waiting, kind): (&mut VecDeque<Task>, Kind),
+        (waiting, kind, begun): (&mut VecDeque<Task>, Kind, &mut Instant),
         done: &mut Vec<Done>,
         barriers: &mut Vec<oneshot::Sender<Result<u64>>>,
     ) -> Result<Option<Arc<Catalog>>, Failed> {
         let before = self.shared.catalog.load_full();
         let mut catalog = before.clone();
-        let begun = Instant::now();
         // A transaction is open: it holds a job that stands.
         let mut open = false;
         while done.len() < GROUP_JOBS && (done.is_empty() || begun.elapsed() < GROUP_TIME) {
@@ -305,13 +281,22 @@ impl Writer {
                 Task::Write(job) if job.abandoned() => {}
                 Task::Write(mut job) => {
                     if !open && let Err(error) = statement(connection, "BEGIN IMMEDIATE") {
+                        // The thread waits for another process, and an event loop does not.
+                        if kind == Kind::Lone && Trouble::of(&error) == Trouble::Busy {
+                            waiting.push_front(Task::Write(job));
+                            break;
+                        }
                         done.push((job, Ok(None)));
                         return Err(error.into());
+                    }
+                    if kind != Kind::Lone && done.is_empty() {
+                        // What another process kept us waiting says nothing of the disk.
+                        *begun = Instant::now();
                     }
                     let outcome = self.run_job(connection, &mut *job, &mut catalog, (open, kind));
                     match outcome {
                         Ok(outcome) => {
-                            open |= outcome.is_ok();
+                            open = !connection.is_autocommit();
                             let last = outcome.as_ref().is_ok_and(|commit| {
                                 commit.as_ref().is_some_and(|commit| of_rights(&catalog, commit))
                             });
@@ -363,8 +348,13 @@ impl Writer {
         let now = self.now();
         let mut tail = self.tail;
         let mut tx = Tx::new(connection, &self.desk, catalog.clone(), now);
-        tx.brief = kind == Kind::Lone;
+        if kind == Kind::Lone {
+            tx.be_brief();
+        }
         let outcome = job.run(&mut tx).and_then(|()| {
+            if tx.given_back {
+                return Ok(None);
+            }
             // Nothing was wanted when a lone job was taken from the line. Who wants something since
             // can count only on jobs that begin later.
             let want = match kind {
@@ -374,13 +364,14 @@ impl Writer {
             seal(&tx, &mut tail, &mut self.lines, &mut self.stamps, &want)
         });
         let migrated = tx.migrated.then(|| tx.catalog.clone());
+        let stands = outcome.is_ok() && !tx.given_back;
         drop(tx);
         // SQLite itself rolls everything back on some errors; then the jobs before are lost too.
         if connection.is_autocommit() {
             let error = outcome.err().unwrap_or_else(|| Error::internal("a job ended the group"));
             return Err(Failed { error: unwritten(error), trouble: Trouble::Disk });
         }
-        if outcome.is_ok() {
+        if stands {
             if others {
                 statement(connection, "RELEASE job")?;
             }
@@ -505,39 +496,4 @@ pub(crate) fn clock() -> i64 {
 
 fn statement(connection: &Connection, text: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(text)?.execute(()).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn once_slow_is_not_always_slow() {
-        let ms = Duration::from_millis;
-        let mut pace = Pace { quick: ms(1), slow: 0 };
-        let rounds = [
-            (ms(0), true),
-            (Duration::from_secs(9), false),
-            (ms(1), true),
-            (ms(1), true),
-            (ms(0), true),
-            (ms(20), true),
-            (ms(20), true),
-            (ms(0), true),
-            (ms(20), true),
-            (ms(20), false),
-            (ms(20), false),
-            (ms(20), false),
-            (ms(1), true),
-            (ms(2), false),
-            (ms(1), true),
-            (ms(1), true),
-            (ms(21), false),
-            (ms(1), true),
-        ];
-        for (round, (took, quick)) in rounds.into_iter().enumerate() {
-            pace.add(took);
-            assert_eq!(pace.is_quick(), quick, "round {round}");
-        }
-    }
 }

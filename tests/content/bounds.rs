@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use rowcast::auth::principal::Principal;
+use rowcast::content::ListAsk;
 use rowcast::dialects::fastschema::rest::{self, Call};
 use rowcast::model::change::Op;
 use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
+use rowcast::query::Ask;
 use rowcast::store::Lane;
 use serde_json::{Value as Json, json};
 
@@ -98,6 +101,104 @@ fn what_weighs_much_is_not_written_by_an_event_loop() {
         assert!((3..=TRIES).rev().any(|id| writes(method, id)), "{method}");
         assert!(!(TRIES + 1..TRIES + 6).any(|id| writes(method, id)), "{method}");
     }
+}
+
+/// However small the record that is named, and few the others.
+#[test]
+fn what_changes_heavy_others_is_not_done_by_an_event_loop() {
+    const TRIES: i64 = 10;
+    let world = World::patient(&[node(true)]);
+    // Half of them are children of the others, and half of those weigh much.
+    let parents = 6 * TRIES;
+    plant(&world, 2 * parents, move |id| if id <= parents { id } else { id - parents });
+    let heavy = "x".repeat(200 << 10);
+    for id in parents + parents / 2 + 1..=2 * parents {
+        let write = format!("PUT /api/content/node/{id}");
+        world.ok(&admin(), &write, json!({ "name": heavy }));
+    }
+    let writes = |method: &str, id: i64| {
+        let child = id + parents;
+        let one = format!("{method} /api/content/node/{id}");
+        let (call, op, body) = match method {
+            "DELETE" => (&*one, Op::Delete, Json::Null),
+            "PUT" => (&*one, Op::Update, json!({"children": []})),
+            _ => ("POST /api/content/node", Op::Create, json!({"name": "y", "children": [child]})),
+        };
+        let before = world.entries();
+        let here = world.writes_here(&admin(), call, body);
+        let newest = world.newest();
+        assert!(newest.len() == 2 && newest[0].1 == op, "{newest:?}");
+        assert_eq!(newest[1], changed("node", Op::Update, child));
+        assert_eq!(world.entries(), before + 1);
+        here
+    };
+    for (turn, method) in ["DELETE", "PUT", "POST"].into_iter().enumerate() {
+        let first = 1 + turn as i64 * TRIES;
+        assert!((first..first + TRIES).any(|id| writes(method, id)), "{method}");
+        let first = first + parents / 2;
+        assert!(!(first..first + 4).any(|id| writes(method, id)), "{method}");
+    }
+}
+
+/// Whether a list is read by the thread that asks: all readers are busy.
+fn is_read_here(world: &World, who: &Principal) -> bool {
+    world.runtime.block_on(async {
+        let (mut busy, mut releases) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let mut read = Box::pin(world.store.read(move |_| Ok(released.recv().is_err())));
+            assert!((&mut read).now_or_never().is_none());
+            busy.push(read);
+            releases.push(release);
+        }
+        let ask = Ask { schema: "node".into(), ..Ask::default() };
+        let asked = ListAsk { ask, page: None, limit: None };
+        let mut list = Box::pin(world.content.list(who, asked));
+        let mut answer = None;
+        for _ in 0..3 {
+            answer = (&mut list).now_or_never();
+            if answer.is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(releases);
+        let here = answer.is_some();
+        let answer = match answer {
+            Some(answer) => answer,
+            None => list.await,
+        };
+        let answer: Json = serde_json::from_slice(&answer.unwrap()).unwrap();
+        assert_eq!(answer["total"], 3);
+        here
+    })
+}
+
+#[test]
+fn what_rules_search_for_in_texts_is_not_read_by_an_event_loop() {
+    for (filter, may) in
+        [(json!({"name": "x"}), true), (json!({"name": {"$contains": "x"}}), false)]
+    {
+        let mut schema = node(true);
+        schema["access"] = json!({"guest": {"read": {"filter": filter}}});
+        let world = World::open(&[schema]);
+        plant(&world, 3, |_| 1);
+        assert_eq!((0..20).any(|_| is_read_here(&world, &Principal::guest())), may);
+    }
+}
+
+#[test]
+fn an_event_loop_joins_no_texts() {
+    let world = World::patient(&[node(true)]);
+    plant(&world, 1, |_| 1);
+    let computes = |text: &str| {
+        let body = json!({"$expr": { "name": text }});
+        world.writes_here(&admin(), "PUT /api/content/node/1", body)
+    };
+    assert!((0..20).any(|_| computes("name")));
+    assert!(!(0..4).any(|_| computes("name||name")));
+    let name = &world.ok(&admin(), "GET /api/content/node/1", Json::Null)["name"];
+    assert_eq!(*name, "x".repeat(16));
 }
 
 #[test]

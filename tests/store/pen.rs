@@ -12,7 +12,7 @@ use rowcast::error::{Error, Kind, Result};
 use rowcast::model::related::Want;
 use rowcast::model::value::Value;
 use rowcast::store::fair::Payer;
-use rowcast::store::{Lane, Options, Store, Tx, Written, here};
+use rowcast::store::{Lane, Options, Rows, Store, Tx, Written, here};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -158,6 +158,101 @@ fn what_would_hold_an_event_loop_is_left_to_the_writer() {
             let brief = slow.await.unwrap().value;
             assert!(!brief || n < 3);
         }
+    });
+}
+
+#[test]
+fn what_is_given_back_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, told) = open(patient(dir.path()));
+    let give_back = |tx: &mut Tx<'_>| {
+        let key = tx.put("tag", &[("name", text("given back"))])?;
+        tx.give_back();
+        Ok((key, tx.is_brief()))
+    };
+    on_a_loop(async || {
+        let mut brief = false;
+        for n in 0..20 {
+            calm(&store).await;
+            let before = told.all().len();
+            let written = store.write_brief(give_back).await.unwrap();
+            brief |= written.value.1;
+            assert!(written.commit.is_none() && told.all().len() == before);
+            // Its id is nobody's yet.
+            let name = format!("next {n}");
+            let next = store.write_brief(move |tx| tx.put("tag", &[("name", text(&name))]));
+            assert_eq!(next.await.unwrap().value, written.value.0);
+        }
+        assert!(brief);
+        // Among others.
+        let hold = Hold::new(&store);
+        let mut all = Box::pin(async {
+            tokio::join!(
+                store.write(tag("before".into())),
+                store.write(give_back),
+                store.write(tag("after".into())),
+            )
+        });
+        assert!((&mut all).now_or_never().is_none());
+        hold.release();
+        let (before, back, after) = all.await;
+        let position = before.unwrap().commit.unwrap().position;
+        assert!(back.unwrap().commit.is_none());
+        assert_eq!(after.unwrap().commit.unwrap().position, position + 1);
+    });
+}
+
+#[test]
+fn a_brief_write_has_a_budget_of_bytes() {
+    const BYTES: usize = 200 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(patient(dir.path()));
+    let put = |tx: &mut Tx<'_>| tx.put("tag", &[("name", text(&"x".repeat(BYTES)))]);
+    let heavy = store.write_blocking(put).unwrap().value;
+    on_a_loop(async || {
+        let mut brief = false;
+        for turn in 0..20 {
+            calm(&store).await;
+            let key = heavy.clone();
+            let write = store.write_brief(move |tx| {
+                let tags = tx.catalog().named("tag").unwrap().clone();
+                let done = match turn % 2 {
+                    0 => tx.get(&tags, &key).map(drop),
+                    _ => tx.put("tag", &[("name", text(&"y".repeat(BYTES)))]).map(drop),
+                };
+                assert_eq!((done.is_err(), tx.is_over()), (tx.is_brief(), tx.is_brief()));
+                tx.give_back();
+                Ok(tx.is_brief())
+            });
+            brief |= write.await.unwrap().value;
+        }
+        assert!(brief);
+    });
+}
+
+/// Here it is the loop itself that ends what it would wait for.
+#[test]
+fn an_event_loop_does_not_wait_for_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(patient(dir.path()));
+    let other = rusqlite::Connection::open(dir.path().join("rowcast.db")).unwrap();
+    let store = &store;
+    on_a_loop(async move || {
+        for n in 0..5 {
+            calm(store).await;
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            let written = store.write_brief(tag(format!("late {n}")));
+            let over = async {
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                }
+                other.execute_batch("ROLLBACK").unwrap();
+            };
+            let (written, ()) = tokio::join!(written, over);
+            let written = written.expect("another waits");
+            assert!(!written.value.1 && written.commit.is_some());
+        }
+        assert!(is_done_here(store).await);
     });
 }
 

@@ -125,6 +125,30 @@ fn what_is_not_short_is_done_whole_elsewhere_and_its_kind_is_spared() {
     });
 }
 
+/// It read large cells, say: nothing looks at the clock meanwhile.
+#[test]
+fn a_read_that_took_long_unseen_is_answered_and_its_kind_is_spared() {
+    let (_dir, store) = tags(3, 1);
+    on_a_loop(|runtime| {
+        let here = thread::current().id();
+        let by = By::default();
+        let read = |time: Duration| {
+            let by_whom = by.clone();
+            let job = move |reader: &Reader<'_>| {
+                by_whom.note();
+                thread::sleep(time);
+                count(reader)
+            };
+            assert_eq!(runtime.block_on(store.read_short(1, job)).unwrap(), 3);
+            by.take()
+        };
+        assert_eq!(read(Duration::from_millis(30)), [here], "once");
+        for _ in 0..16 {
+            assert!(!read(Duration::ZERO).contains(&here));
+        }
+    });
+}
+
 #[test]
 fn many_small_statements_are_bounded_together() {
     let (_dir, store) = tags(10, 1);

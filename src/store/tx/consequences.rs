@@ -68,9 +68,10 @@ impl Tx<'_> {
             _ => self.desk.limits.write_records as u64 + 1,
         };
         // What a write may not hold it need not read either.
-        let room = Room::new(self.desk.limits.write_bytes);
-        let rows = read::rows_by(self.connection, &text, from, key, most, &room)?;
+        let room = Room::new(self.most(self.desk.limits.write_bytes));
+        let rows = self.spent(read::rows_by(self.connection, &text, from, key, most, &room))?;
         for row in rows {
+            self.spend(&row.values)?;
             let itself = from.id == schema.id && row.get(from.primary) == key;
             match &referrer.kind {
                 ReferrerKind::Link => self.delete_row(from, row, false)?,

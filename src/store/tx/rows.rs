@@ -47,6 +47,7 @@ impl Tx<'_> {
             )));
         }
         self.small_enough(schema, &values)?;
+        self.spend(&values)?;
         let Desk { given, texts, .. } = self.desk;
         if counted {
             values[schema.primary] = Value::Int(given.next(self.connection, texts, schema)?);
@@ -72,6 +73,7 @@ impl Tx<'_> {
         values: Vec<Value>,
         named: bool,
     ) -> Result<Arc<Row>> {
+        self.spend(&values)?;
         let changed: Vec<Slot> =
             (0..values.len()).filter(|slot| before.values[*slot] != values[*slot]).collect();
         if !changed.is_empty() {
