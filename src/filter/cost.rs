@@ -9,7 +9,8 @@ use std::ops::{Add, AddAssign};
 
 use super::{Hop, Predicate, TestOp};
 
-/// Reading a text from its beginning: `$like`, `$contains` and their kin.
+/// Reading a text from its beginning: `$like`, `$contains` and their kin. A long pattern reads it
+/// more than once; see [`Like::readings`](super::text::Like::readings).
 pub const TEXT: u64 = 16;
 
 /// One step over a relation: its records are found, and looked at whether they may be seen.
@@ -18,7 +19,8 @@ pub const RELATION: u64 = 64;
 /// How much there is of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Comparisons; one with `n` literals counts as many as looking it up among them takes.
+    /// Comparisons; one with `n` literals counts as many as looking it up among them takes, or an
+    /// eighth of `n` where that is more.
     pub comparisons: u64,
     /// Texts read through.
     pub texts: u64,
@@ -100,12 +102,15 @@ impl TestOp {
     fn cost(&self) -> Cost {
         match self {
             TestOp::In(set) | TestOp::NotIn(set) => {
-                let steps = set.values().len().max(1).ilog2() + 1;
-                Cost { comparisons: u64::from(steps), ..Cost::default() }
+                // Few are looked at; but each is kept, and filed where changes are looked up.
+                let all = set.values().len();
+                let steps = u64::from(all.max(1).ilog2()) + 1;
+                Cost { comparisons: steps.max(all as u64 / 8), ..Cost::default() }
             }
-            TestOp::Like(_)
-            | TestOp::NotLike(_)
-            | TestOp::Contains(_)
+            TestOp::Like(like) | TestOp::NotLike(like) => {
+                Cost { texts: like.readings(), ..Cost::default() }
+            }
+            TestOp::Contains(_)
             | TestOp::NotContains(_)
             | TestOp::ContainsFold(_)
             | TestOp::NotContainsFold(_) => Cost { texts: 1, ..Cost::default() },

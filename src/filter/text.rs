@@ -168,6 +168,18 @@ impl Like {
         ends.chain(between)
     }
 
+    /// How often a text's reading it takes at most: one, and one more for every 64 places of its
+    /// longest piece with `_` within, each of which is held against each character, and for every
+    /// 16 pieces, as a search has to be begun for each.
+    pub fn readings(&self) -> u64 {
+        let pieces = self.rest.as_ref().map_or(&[][..], |rest| &rest.pieces);
+        let words = pieces.iter().map(|piece| match &piece.core {
+            Core::Plain(_) => 0,
+            Core::Mixed(shift) => shift.length / 64,
+        });
+        1 + words.max().unwrap_or(0) as u64 + pieces.len() as u64 / 16
+    }
+
     /// How every text that fits begins.
     pub fn prefix(&self) -> &str {
         match self.head.0.first() {
@@ -311,6 +323,10 @@ impl Shift {
 
     /// Where the first match ends, in bytes.
     fn find_end(&self, text: &str) -> Option<usize> {
+        // Bytes are never fewer than characters: a long piece costs nothing on a short text.
+        if text.len() < self.length {
+            return None;
+        }
         let words = self.wild.len();
         let (mut few, mut many) = ([0_u64; 4], Vec::new());
         let state = if words <= few.len() {
@@ -425,6 +441,39 @@ mod tests {
         let like = Like::new(&piece).expect("a pattern");
         assert!(like.matches(&text));
         assert!(!like.matches(&text.replace('d', "e")));
+    }
+
+    /// Texts about as long as the piece, shorter in characters and not in bytes among them.
+    #[test]
+    fn pieces_as_long_as_the_text() {
+        for length in 1..140 {
+            let like = Like::new(&format!("%a{}b%", "_".repeat(length))).expect("a pattern");
+            for (char, chars) in
+                [('x', length - 1), ('x', length), ('é', length - 1), ('é', length)]
+            {
+                let text = format!("a{}b", char.to_string().repeat(chars));
+                assert_eq!(like.matches(&text), chars == length, "{text:?}, {length}");
+                assert_eq!(like.matches(&format!("é{text}é")), chars == length, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_takes_longer_counts_more() {
+        for (pattern, readings) in [
+            ("", 1),
+            ("a%", 1),
+            ("%a_b%", 1),
+            (&*format!("%{}b%", "a_".repeat(31)), 1),
+            (&*format!("%{}b%", "a_".repeat(32)), 2),
+            (&*format!("%{}b%c_d%", "a_".repeat(8_000)), 251),
+            (&*format!("{}%{}", "a_".repeat(8_000), "a_".repeat(8_000)), 1),
+            (&*format!("%{}%", "a".repeat(8_000)), 1),
+            (&*"%a".repeat(160), 10),
+        ] {
+            let like = Like::new(pattern).expect("a pattern");
+            assert_eq!(like.readings(), readings, "{pattern:.20}");
+        }
     }
 
     #[test]
