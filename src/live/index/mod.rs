@@ -8,7 +8,7 @@
 //! own predicates.
 //!
 //! One file per family of operators: `equal`, `range`, `prefix`, `fragment`, `presence`,
-//! and `scan` for plans that no place is known for.
+//! and `scan` for plans that no place is known for. Beside them `record`, for who wants one record.
 //!
 //! **Does not know:** who listens, and how; related records.
 
@@ -19,6 +19,7 @@ mod posting;
 mod prefix;
 mod presence;
 mod range;
+mod record;
 mod scan;
 mod slots;
 
@@ -37,6 +38,7 @@ use posting::{Finds, Id};
 use prefix::Prefixes;
 use presence::Presence;
 use range::Ranges;
+pub use record::Records;
 use scan::Scan;
 
 /// Plans by what their predicates ask for.

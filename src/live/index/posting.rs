@@ -84,6 +84,14 @@ impl Posting {
         }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = Id> {
+        let (one, many) = match self {
+            Posting::One(plan) => (Some(*plan), None),
+            Posting::Many(plans) => (None, Some(plans)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|plans| plans.iter().copied()))
+    }
+
     pub(super) fn give(&self, out: &mut Finds) {
         match self {
             Posting::One(plan) => out.extend([*plan]),

@@ -51,7 +51,8 @@ pub struct Entry {
     pub(super) changes: usize,
     /// And who is sent cursors.
     pub(super) cursors: usize,
-    pub(super) filed: Filed,
+    /// Where the index has it: `None` while [`Entry::only_keyed`] holds.
+    pub(super) filed: Option<Filed>,
     /// Where it reads through relations and has listeners who are told transitions.
     pub(in crate::live) reading: Option<ReadingId>,
     /// Who it is held against changes for.
@@ -60,7 +61,7 @@ pub struct Entry {
 
 impl Entry {
     /// A plan that nobody listens to yet.
-    pub(super) fn new(plan: Arc<Plan>, body: BodyId, filed: Filed) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, body: BodyId) -> Self {
         Entry {
             plan,
             body,
@@ -72,7 +73,7 @@ impl Entry {
             transitions: 0,
             changes: 0,
             cursors: 0,
-            filed,
+            filed: None,
             reading: None,
             audience: Audience::default(),
         }

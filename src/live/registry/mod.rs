@@ -21,7 +21,7 @@ use crate::model::related::Key;
 use crate::model::schema::SchemaId;
 use crate::query::{Body, Plan};
 
-use super::index::{Index, Plain};
+use super::index::{Index, Plain, Records};
 use super::outbox::Outbox;
 use super::subscription::{Request, Start, SubId, Told};
 use super::table::Table;
@@ -112,6 +112,8 @@ struct Counts {
     listeners: usize,
     /// Of them, those that are told transitions.
     transitions: usize,
+    /// Plans by the records that listeners want alone.
+    records: Records,
 }
 
 /// Removals between two sweeps: what they free is some hundred pieces.
@@ -165,7 +167,13 @@ impl Registry {
             told: Cell::new(told),
             owed: Cell::default(),
         };
+        let known = key.as_ref().is_some_and(|key| entry.keyed(key).next().is_some());
         let (group, seat) = entry.seat(encoder_id, &request, mode, &key, seat);
+        if entry.filed.is_none() && !entry.only_keyed() {
+            let asked = &entry.plan;
+            let filed = self.index.add(plan, &asked.catalog, &asked.schema, &asked.filter);
+            entry.filed = Some(filed);
+        }
         entry.audience.add(self.payers.enter(request.payer));
         if mode.transitions && entry.reading.is_none() && !entry.plan.paths.is_empty() {
             entry.reading = Some(self.readings.add(plan, &entry.plan));
@@ -176,6 +184,9 @@ impl Registry {
         if let Some(counts) = self.by_schema.get_mut(&entry.plan.schema.id) {
             counts.listeners += 1;
             counts.transitions += usize::from(mode.transitions);
+            if let (Some(key), false) = (&key, known) {
+                counts.records.add(key, plan);
+            }
         }
         if let Some(expires) = request.principal.expires {
             self.expiries.insert((expires, id));
@@ -229,6 +240,14 @@ impl Registry {
             if let Some(counts) = self.by_schema.get_mut(&entry.plan.schema.id) {
                 counts.listeners -= 1;
                 counts.transitions -= usize::from(subscriber.mode.transitions);
+                if let Some(key) = &subscriber.key
+                    && entry.keyed(key).next().is_none()
+                {
+                    counts.records.remove(key, subscriber.plan);
+                }
+            }
+            if let Some(filed) = entry.filed.take_if(|_| entry.open.is_empty()) {
+                self.index.remove(subscriber.plan, &filed);
             }
             if let Some(reading) = entry.reading.take_if(|_| entry.transitions == 0) {
                 self.readings.remove(subscriber.plan, reading);
@@ -257,16 +276,16 @@ impl Registry {
         }
         let body = self.bodies.share(&mut plan);
         let id = self.plans.next();
-        let filed = self.index.add(id, &plan.catalog, &plan.schema, &plan.filter);
         self.by_plan_key.get_or_insert_with(hash, || id);
         let counts = self.by_schema.entry(plan.schema.id).or_insert_with(|| Counts {
             name: plan.schema.name.clone(),
             plans: 0,
             listeners: 0,
             transitions: 0,
+            records: Records::default(),
         });
         counts.plans += 1;
-        self.plans.add(Entry::new(plan, body, filed))
+        self.plans.add(Entry::new(plan, body))
     }
 
     fn remove_plan(&mut self, id: PlanId) {
@@ -275,11 +294,11 @@ impl Registry {
         if self.by_plan_key.get(&hash) == Some(&id) {
             self.by_plan_key.remove(&hash);
         }
-        self.index.remove(id, &entry.filed);
         let schema = entry.plan.schema.id;
         if let Some(counts) = self.by_schema.get_mut(&schema) {
             counts.plans -= 1;
             if counts.plans == 0 {
+                debug_assert!(counts.records.is_empty(), "what was filed is taken out again");
                 self.by_schema.remove(&schema);
             }
         }
@@ -302,10 +321,13 @@ impl Registry {
     pub fn candidates(&self, change: &Change, out: &mut Vec<PlanId>) {
         self.candidates_within(usize::MAX, change, out);
         if self.has_others(change) {
-            // What they ask for cannot be held against this row; they end when it is tried.
+            // What they ask for cannot be held against this row; they end when it is tried. Those
+            // that want one record alone are there already if it is this one.
             let others = self.plans.iter().filter(|(_, entry)| {
                 let schema = &entry.plan.schema;
-                schema.id == change.schema && schema.version != change.schema_version
+                schema.id == change.schema
+                    && schema.version != change.schema_version
+                    && !entry.only_keyed()
             });
             out.extend(others.map(|(id, _)| id));
         }
@@ -328,11 +350,19 @@ impl Registry {
             (_, before) => before.as_deref(),
         };
         let (schema, version) = (change.schema, change.schema_version);
-        self.index.look_up_within(most, (schema, version), after.into_iter().chain(before), out)
+        let Some(most) = most.checked_sub(counts.records.len(&change.key)) else { return false };
+        let rows = after.into_iter().chain(before);
+        if !self.index.look_up_within(most, (schema, version), rows, out) {
+            return false;
+        }
+        // Plans that others listen to for every record came by their predicates, if at all.
+        let alone = |id: &PlanId| self.plan(*id).is_some_and(Entry::only_keyed);
+        out.extend(counts.records.plans(&change.key).filter(alone));
+        true
     }
 
-    /// Whether there are plans for another version of the schema than the change's. All plans have
-    /// to be looked at to find them.
+    /// Whether there are plans for another version of the schema than the change's, but for those
+    /// that want single records. All plans have to be looked at to find them.
     pub fn has_others(&self, change: &Change) -> bool {
         self.index.has_others(change.schema, change.schema_version)
     }

@@ -170,3 +170,93 @@ fn a_look_up_ends_where_there_is_too_much() {
         assert_eq!(some, if most >= 100 { &all[..] } else { &[] });
     }
 }
+
+/// Listeners of one record and of all come and go by chance: whoever may be concerned is found,
+/// and a plan that is only asked for single records is found by those alone.
+#[test]
+fn plans_of_single_records_are_found_by_them() {
+    let catalog = catalog(1, &files(""));
+    let limits = Limits::default();
+    let blog = catalog.named("blog").expect("a schema").clone();
+    let filters = [
+        serde_json::json!({}),
+        serde_json::json!({"views": 1}),
+        serde_json::json!({"views": {"$gte": 2}}),
+        serde_json::json!({"title": {"$neq": "a"}}),
+        serde_json::json!({"$or": [{"views": {"$in": [0, 3]}}, {"title": {"$contains": "needle"}}]}),
+    ];
+    let mut state = 5_u64;
+    let mut roll = |sides: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % sides
+    };
+    let mut registry = Registry::default();
+    let (mut here, mut spared, mut alone) = (BTreeSet::new(), 0, 0);
+    for step in 0..3_000 {
+        let id = roll(30);
+        if here.remove(&id) {
+            assert!(registry.detach(id).is_some());
+        } else {
+            let filter = Some(filters[roll(5) as usize].clone());
+            let ask = Ask { schema: "blog".into(), filter, ..Ask::default() };
+            let principal = Arc::new(Principal::owner());
+            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+            let mut request = Request::new(ask, Arc::new(Plain), principal);
+            request.told.transitions = roll(4) == 0;
+            let (plan, outbox) = (Arc::new(plan), Outbox::collector());
+            let mode = Mode::of(&request, &plan);
+            let key = (roll(4) > 0).then(|| Key::Int(roll(4) as i64));
+            registry.attach(id, Listener { request, plan, key, mode, hold: None, outbox, told: 0 });
+            here.insert(id);
+        }
+        let mut row = || {
+            let values = blog.columns.iter().map(|column| match &*column.name {
+                "title" => Value::Text(["a", "b", "a needle"][roll(3) as usize].into()),
+                "views" => Value::Int(roll(5) as i64),
+                _ => Value::Null,
+            });
+            Arc::new(Row::new(values.collect()))
+        };
+        let (before, after) = (row(), row());
+        let change = Change {
+            schema: blog.id,
+            schema_version: blog.version,
+            op: Op::Update,
+            key: Value::Int(step % 4),
+            before: Some(before.clone()),
+            after: Some(after.clone()),
+        };
+        let mut found = Vec::new();
+        registry.candidates(&change, &mut found);
+        for most in [0, found.len(), 1_000] {
+            let mut some = Vec::new();
+            // Ways to come by a plan are counted, of which there may be several.
+            match registry.candidates_within(most, &change, &mut some) {
+                true => assert_eq!(some, found),
+                false => assert!(some.is_empty() && most < 1_000),
+            }
+        }
+        found.sort_unstable();
+        assert!(found.windows(2).all(|two| two[0] < two[1]), "twice");
+        let record = Key::Int(step % 4);
+        let none = crate::model::related::RelatedRows::default();
+        for (id, entry) in registry.plans.iter() {
+            let candidate = found.binary_search(&id).is_ok();
+            let wanted = entry.keyed(&record).next().is_some();
+            let is = entry.plan.matches(&after, &none.after);
+            let was = entry.tells_transitions() && entry.plan.matches(&before, &none.before);
+            if (is || was) && (wanted || !entry.only_keyed()) {
+                assert!(candidate, "{:?}", entry.plan.filter);
+            }
+            if entry.only_keyed() {
+                assert_eq!(candidate, wanted);
+                (spared, alone) =
+                    (spared + usize::from(is && !candidate), alone + usize::from(wanted));
+            }
+        }
+    }
+    assert!(spared > 500 && alone > 500, "{spared} {alone}");
+    here.into_iter().for_each(|id| drop(registry.detach(id)));
+    assert!(registry.is_empty() && registry.plans().next().is_none());
+    assert!(registry.by_schema.is_empty() && registry.index.is_empty());
+}
