@@ -171,26 +171,120 @@ fn writes_with_nobody_listening() {
     }
 }
 
+/// Each burden, in order, with its rounds: quiet ones, those beside it and beside what computes.
+fn besides(result: &Json) -> Vec<(String, [Vec<Json>; 3])> {
+    let rounds =
+        |beside: &Json, name: &str| beside["rounds"][name].as_array().expect("rounds").clone();
+    let all = result["beside"].as_array().expect("burdens").iter();
+    all.map(|beside| {
+        let name = beside["beside"].as_str().expect("a name").to_owned();
+        (name, ["quiet", "burden", "computing"].map(|name| rounds(beside, name)))
+    })
+    .collect()
+}
+
+#[test]
+fn who_is_held_up_by_whom() {
+    let sizes = "--records 300 --cost 8000";
+    let found =
+        results(&format!("fair --subscribers 3 --writes 6 --pairs 2 --floor {sizes} --json"));
+    let [result] = found.as_slice() else { panic!("one result: {found:?}") };
+    assert_eq!((&result["scenario"], &result["records"]), (&json!("fair"), &json!(300)));
+    let besides = besides(result);
+    let names: Vec<_> = besides.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["stopped", "replay", "filters", "import", "bulk"]);
+    for (name, rounds) in &besides {
+        assert_eq!(rounds.each_ref().map(Vec::len), [3, 2, 2], "{name}");
+        for round in rounds.iter().flatten() {
+            let count = |what| number(round, &format!("/{what}/count"));
+            assert_eq!((count("write"), count("delivery"), count("told")), (6.0, 18.0, 18.0));
+            assert!(count("read") >= 2.0, "{name}: {round}");
+            for what in ["read", "told", "delivery", "write"] {
+                let time = |name| number(round, &format!("/{what}/{name}"));
+                assert!(time("p50") <= time("p99") && time("p99") <= time("max"), "{round}");
+            }
+            // Nothing is told before it is sent.
+            assert!(number(round, "/told/p50") <= number(round, "/delivery/p50"), "{round}");
+        }
+        assert!(rounds[1].iter().all(|round| number(round, "/burden_count") > 0.0), "{name}");
+    }
+    for beside in result["beside"].as_array().expect("burdens") {
+        for of in ["ratio", "computing_ratio", "ratio_to_computing"] {
+            let ratio = |name| number(beside, &format!("/{of}/read_ms_p50/{name}"));
+            assert!(ratio("min") <= ratio("median") && ratio("median") <= ratio("max"), "{beside}");
+        }
+    }
+    // Ten that stop, and so many dear filters as the cost allows: 8,000 by 16 and by 240.
+    let count = |burden: usize| number(&besides[burden].1[1][0], "/burden_count");
+    assert_eq!((count(0), count(2)), (10.0, 3.0));
+}
+
+#[test]
+fn some_burdens_in_a_table() {
+    let sizes = "--records 200 --seconds 0.2 --pairs 1";
+    let (code, out, err) = bench(&format!("fair --beside bulk,stopped {sizes}"));
+    assert_eq!(code, 0, "{out}\n{err}");
+    let told = ["fair, beside updates of 200 records; 1 rounds", "read ms p99", "x quiet"];
+    for told in told.iter().chain(&["10 subscribers that do not read", "missing 0, doubled 0"]) {
+        assert!(out.contains(told), "{told}:\n{out}");
+    }
+    assert!(!out.contains("replays") && !out.contains("beside : computing"), "{out}");
+    assert!(err.contains("fair, 4 subscribers: beside updates of 200 records\n"), "{err}");
+}
+
+#[test]
+fn who_is_held_up_on_a_server_that_runs_already() {
+    let server = Server::start(Options::default());
+    let token = server.admin_token();
+    let mut command = rowcast(server.dir.path());
+    let url = format!("http://{}", server.address);
+    command.args(["bench", "fair", "--writes", "3", "--pairs", "1", "--records", "150"]);
+    command.args(["--cost", "4000", "--json", "--url", &url, "--token-env", "T"]);
+    let (code, out, err) = run(command.env("T", &token));
+    assert_eq!(code, 0, "{out}\n{err}");
+    let document: Json = serde_json::from_str(&out).expect("JSON");
+    let names: Vec<_> =
+        besides(&document["results"][0]).into_iter().map(|(name, _)| name).collect();
+    // Its data has another owner.
+    assert_eq!(names, ["stopped", "replay", "filters", "bulk"]);
+    for (what, path) in [("a schema", "/api/schema"), ("a user", "/api/content/user")] {
+        let (_, left) = server.request("GET", path, Some(&token), None);
+        assert!(!left.to_string().contains("bench_"), "{what}: {left}");
+    }
+}
+
 #[test]
 fn all_of_them() {
-    let (found, err) = told("all --subscribers 5 --writes 5 --pairs 1 --plans 10 --json");
+    let sizes = "--plans 10 --records 100 --cost 4000";
+    let (found, err) = told(&format!("all --subscribers 5 --writes 5 --pairs 1 {sizes} --json"));
     // Which is which stands in the lines that tell how far it is.
     for pace in ["delivery", "ack"] {
         assert!(err.contains(&format!(": broadcast, 5 subscribers, pace {pace}\n")), "{err}");
     }
     let names: Vec<_> = found.iter().map(|result| result["scenario"].as_str()).collect();
-    let expected =
-        ["broadcast", "broadcast", "selective", "mixed", "idle", "writes", "writes", "match"];
+    let expected = [
+        "broadcast",
+        "broadcast",
+        "selective",
+        "mixed",
+        "idle",
+        "writes",
+        "writes",
+        "fair",
+        "match",
+    ];
     assert_eq!(names, expected.map(Some));
 }
 
 #[test]
 fn all_of_them_by_several_writers() {
-    let common = "--subscribers 5 --seconds 0.05 --pairs 1 --plans 10 --json";
+    let sizes = "--plans 10 --records 100 --cost 4000";
+    let common = format!("--subscribers 5 --seconds 0.05 --pairs 1 {sizes} --json");
     let found = results(&format!("all --writers 2 {common}"));
     let names: Vec<_> = found.iter().map(|result| result["scenario"].as_str()).collect();
     // By several, broadcast has one pace.
-    assert_eq!(names, ["broadcast", "selective", "mixed", "idle", "writes", "match"].map(Some));
+    let expected = ["broadcast", "selective", "mixed", "idle", "writes", "fair", "match"];
+    assert_eq!(names, expected.map(Some));
 }
 
 #[test]
@@ -241,6 +335,11 @@ fn what_cannot_be_measured_is_refused() {
         ("idle --writers 2", 1, "leave --writers out"),
         ("idle --floor --durable-floor", 1, "leave --durable-floor out"),
         ("broadcast --pace 0.1 --patience 10", 1, "--patience"),
+        ("fair --subscribers 0", 1, "--subscribers 0"),
+        ("fair --pace ack", 1, "leave --pace out"),
+        ("fair --beside nothing", 2, "[possible values: stopped, replay, filters, import, bulk]"),
+        ("fair --beside import --url http://127.0.0.1:9 --token-env PATH", 1, "owner"),
+        ("fair --floor --url http://127.0.0.1:9 --token-env PATH", 1, "--pid"),
         // The last part of it, before the first has begun.
         ("all --plans 0", 1, "--plans: 0"),
         ("all --writers 8 --pace delivery", 1, "one writer"),

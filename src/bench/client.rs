@@ -31,8 +31,9 @@ pub fn look_for_interrupt() -> Result<()> {
 /// What one read takes at most.
 const READ: usize = 128 << 10;
 
-/// Writers' tokens begin here.
+/// Writers' tokens begin here, readers' there.
 const WRITERS: usize = 1 << 40;
+const READERS: usize = 1 << 41;
 
 /// Handshakes under way at once.
 const OPENING: usize = 256;
@@ -57,6 +58,8 @@ pub struct Client {
     writers: Vec<Writer>,
     /// Writers without a request under way.
     idle: Vec<usize>,
+    /// Those that ask for pages.
+    readers: Vec<Writer>,
     opened: usize,
     left: usize,
     server: Ledger,
@@ -73,6 +76,7 @@ impl Client {
             subscribers: Vec::new(),
             writers: Vec::new(),
             idle: Vec::new(),
+            readers: Vec::new(),
             opened: 0,
             left: 0,
             server: Ledger::default(),
@@ -201,6 +205,32 @@ impl Client {
         self.writers.len() - self.idle.len()
     }
 
+    /// Connects so many readers, in the place of those there were.
+    pub fn set_readers(&mut self, side: Side, address: SocketAddr, number: usize) -> Result<()> {
+        self.readers.clear();
+        for place in 0..number {
+            let unreachable = |error| lost(format!("{address}: {error}"));
+            let mut reader = Writer::connect(side, address, self.now()).map_err(unreachable)?;
+            let (token, both) = (Token(READERS + place), Interest::READABLE | Interest::WRITABLE);
+            self.poll.registry().register(&mut reader.stream, token, both).map_err(failed)?;
+            self.readers.push(reader);
+        }
+        Ok(())
+    }
+
+    /// Since when a reader has had nothing to do; nothing while it waits for an answer.
+    pub fn reader_idle_since(&self, place: usize) -> Option<u64> {
+        self.readers.get(place).filter(|reader| !reader.is_busy()).map(|reader| reader.idle_since)
+    }
+
+    /// Sends a reader's request, which has nothing under way.
+    pub fn read(&mut self, place: usize, request: &[u8]) -> Result<()> {
+        let sent = self.now();
+        let Some(reader) = self.readers.get_mut(place) else { return Err(lost("no such reader")) };
+        let sent = reader.send(sent, |out| out.extend_from_slice(request));
+        sent.map_err(|error| lost(format!("{}: {error}", reader.side)))
+    }
+
     /// Waits until something happens, and deals with it.
     pub fn turn(&mut self, wait: Duration) -> Result<()> {
         look_for_interrupt()?;
@@ -208,11 +238,23 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled.map_err(failed)?,
         }
-        let Client { events, buffer, began, subscribers, writers, idle, .. } = self;
+        let Client { events, buffer, began, subscribers, writers, idle, readers, .. } = self;
         let clock = || began.elapsed().as_nanos() as u64;
         for event in &*events {
             let Token(token) = event.token();
-            if let Some(place) = token.checked_sub(WRITERS) {
+            if let Some(place) = token.checked_sub(READERS) {
+                let Some(reader) = readers.get_mut(place) else { continue };
+                let side = reader.side;
+                let failed = |error| lost(format!("{side}: {error}"));
+                if let Some(sent) = reader.turn(buffer).map_err(failed)? {
+                    reader.idle_since = clock();
+                    let ledger = match side {
+                        Side::Server => &mut self.server,
+                        Side::Floor => &mut self.floor,
+                    };
+                    ledger.read.add(reader.idle_since.saturating_sub(sent));
+                }
+            } else if let Some(place) = token.checked_sub(WRITERS) {
                 let Some(writer) = writers.get_mut(place) else { continue };
                 let side = writer.side;
                 let failed = |error| lost(format!("{side}: {error}"));
@@ -222,7 +264,7 @@ impl Client {
                         Side::Server => &mut self.server,
                         Side::Floor => &mut self.floor,
                     };
-                    ledger.written.add(writer.idle_since.saturating_sub(sent));
+                    ledger.answer(sent, writer.idle_since);
                     idle.push(place);
                 }
             } else if let Some(subscriber) = subscribers.get_mut(token) {

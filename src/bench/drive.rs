@@ -219,7 +219,7 @@ impl Stretch {
 
 impl Target {
     /// Writes the next record.
-    fn send(&mut self, client: &mut Client, sent: u64) -> Result<()> {
+    pub fn send(&mut self, client: &mut Client, sent: u64) -> Result<()> {
         let record = self.feed.next();
         let ledger = client.ledger(self.side);
         let mut receivers = 0;

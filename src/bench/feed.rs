@@ -11,6 +11,8 @@ pub enum Audience {
     All,
     /// Each to a number of its own, out of so many.
     Distinct(u64),
+    /// All to this number, which every record has.
+    Number(u64),
     /// To one of [`MIXED`] compound filters, with a selection.
     Mixed,
 }
@@ -23,7 +25,7 @@ impl Audience {
     pub fn classes(self) -> u32 {
         match self {
             Audience::Nobody => 0,
-            Audience::All => 1,
+            Audience::All | Audience::Number(_) => 1,
             Audience::Distinct(number) => u32::try_from(number).unwrap_or(u32::MAX),
             Audience::Mixed => MIXED,
         }
@@ -35,6 +37,9 @@ impl Audience {
             Audience::Nobody | Audience::All => String::new(),
             Audience::Distinct(_) => {
                 format!("&filter={}", encode(&format!(r#"{{"number":{class}}}"#)))
+            }
+            Audience::Number(number) => {
+                format!("&filter={}", encode(&format!(r#"{{"number":{number}}}"#)))
             }
             Audience::Mixed => {
                 let (kind, least) = (class % 10, class / 10 * 50);
@@ -52,7 +57,7 @@ impl Audience {
         let (kind, number) = (record.kind as u32, record.number as u32);
         let (one, other) = match self {
             Audience::Nobody => (None, None),
-            Audience::All => (Some(0), None),
+            Audience::All | Audience::Number(_) => (Some(0), None),
             Audience::Distinct(_) => (Some(number), None),
             Audience::Mixed => (Some(kind), (number >= 50).then_some(10 + kind)),
         };
@@ -85,12 +90,16 @@ impl Feed {
             Audience::Distinct(many) => many.max(1),
             _ => 100,
         };
-        Record { sequence: self.sequence, kind: self.sequence % 10, number: number % among }
+        let number = match self.audience {
+            Audience::Number(number) => number,
+            _ => number % among,
+        };
+        Record { sequence: self.sequence, kind: self.sequence % 10, number }
     }
 }
 
 /// For a query string.
-fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~,:".contains(&byte) {

@@ -38,6 +38,13 @@ pub struct Ledger {
     pub delivery: Histogram,
     /// From the sending of the write to its answer.
     pub written: Histogram,
+    /// From the sending of a read to its answer.
+    pub read: Histogram,
+    /// Where it is asked for: when each write was answered, by when it was sent, ascending. For a
+    /// writer alone.
+    pub answers: Option<Vec<(u64, u64)>>,
+    /// Then: from the reading of a write's answer to that of its frame; 0 where the frame came first.
+    pub told: Histogram,
     /// Frames about records, and their bytes.
     pub frames: u64,
     pub bytes: u64,
@@ -69,6 +76,14 @@ impl Ledger {
         self.had + self.lost >= self.due
     }
 
+    /// Notes that the write sent then was answered now.
+    pub fn answer(&mut self, sent: u64, now: u64) {
+        self.written.add(now.saturating_sub(sent));
+        if let Some(answers) = &mut self.answers {
+            answers.push((sent, now));
+        }
+    }
+
     /// Notes a frame of text that came to a subscriber at this time.
     pub fn frame(&mut self, listener: &mut Listener, message: &[u8], length: usize, now: u64) {
         let Some(told) = record::told(message) else { return };
@@ -82,6 +97,11 @@ impl Ledger {
         if matches!(seen, Seen::Good | Seen::Late) {
             self.had += 1;
             self.delivery.add(now.saturating_sub(told.sent));
+            if let Some(answers) = &self.answers {
+                let answered = answers.binary_search_by_key(&told.sent, |(sent, _)| *sent);
+                let answered = answered.ok().and_then(|place| answers.get(place));
+                self.told.add(answered.map_or(0, |(_, answered)| now.saturating_sub(*answered)));
+            }
         }
         if self.sample.is_empty() {
             self.sample = message.to_vec();

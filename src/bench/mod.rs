@@ -4,6 +4,7 @@
 mod check;
 mod client;
 mod drive;
+mod fair;
 mod feed;
 mod floor;
 mod folder;
@@ -33,6 +34,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::error::Result;
 
 use self::drive::Pace;
+use self::fair::Fair;
 use self::feed::Audience;
 use self::machine::Machine;
 use self::matching::Match;
@@ -54,6 +56,8 @@ or the server ended a connection.
   rowcast bench broadcast --floor
   rowcast bench selective --subscribers 10000 --writers 1,4,16,64
   rowcast bench selective --subscribers 100,10000 --server old/rowcast
+  rowcast bench fair --floor
+  rowcast bench fair --beside import,bulk --server old/rowcast
   rowcast bench all --floor --json > result.json
 
 All of them with --floor take some five minutes; --seconds and --pairs make it shorter.";
@@ -80,6 +84,8 @@ enum Command {
             default_value = "1000,10000,100000,1000000"
         )]
         plans: Vec<usize>,
+        #[command(flatten)]
+        sizes: fair::Sizes,
     },
     /// Every change to every subscriber
     Broadcast(Options),
@@ -91,11 +97,18 @@ enum Command {
     Idle(Options),
     /// Durable creates, with nobody listening
     Writes(Options),
+    /// Who is held up by whom: reads, deliveries and lone writes beside nothing, and beside
+    /// subscribers that do not read, replays, dear filters, imports and bulk updates in turn; with
+    /// --floor also beside a process that only computes as long
+    Fair(fair::Asked),
     /// What a change costs among many plans, in process and without a store
     Match(Match),
     /// A server of bare write() calls, for --floor
     #[command(hide = true)]
     FloorServer(floor::FloorServer),
+    /// A process that only computes, for `fair --floor`
+    #[command(hide = true)]
+    Computing(fair::Computing),
     /// A server to measure: it ends with the process that starts it
     #[command(hide = true)]
     Started(started::Started),
@@ -105,7 +118,9 @@ impl Bench {
     /// Runs the scenario; fails where a delivery was missing, doubled, reordered or wrong.
     pub fn run(&self) -> Result<ExitCode> {
         match &self.command {
-            Command::All { options, plans } => run(everything(options, plans), options),
+            Command::All { options, plans, sizes } => {
+                run(everything(options, plans, sizes), options)
+            }
             Command::Broadcast(options) => run(broadcast(options), options),
             Command::Selective(options) => run(selective(options), options),
             Command::Mixed(options) => run(mixed(options), options),
@@ -114,14 +129,19 @@ impl Bench {
                 run(idle(options), options)
             }
             Command::Writes(options) => run(writes(options), options),
+            Command::Fair(fair::Asked { options, sizes, beside }) => {
+                fair::check_alone(options)?;
+                run(fair(options, sizes, beside, false), options)
+            }
             Command::Match(matching) => matching.run(),
+            Command::Computing(computing) => computing.run(),
             Command::FloorServer(floor) => floor.run(),
             Command::Started(started) => started.run(),
         }
     }
 }
 
-fn everything(options: &Options, plans: &[usize]) -> Vec<Part> {
+fn everything(options: &Options, plans: &[usize], sizes: &fair::Sizes) -> Vec<Part> {
     let mut parts = broadcast(options);
     // Several writers keep that pace anyway.
     if options.pace.is_none() && options.writers(&[1]).contains(&1) {
@@ -132,6 +152,7 @@ fn everything(options: &Options, plans: &[usize]) -> Vec<Part> {
     parts.extend(mixed(options));
     parts.extend(idle(options));
     parts.extend(writes(options));
+    parts.extend(fair(options, sizes, &[], true));
     parts.push(Part::Match(Match::among(plans.to_vec(), options.seconds)));
     parts
 }
@@ -183,9 +204,16 @@ fn idle(options: &Options) -> Vec<Part> {
     options.sizes(&[10_000]).into_iter().map(Part::Idle).collect()
 }
 
+/// `short`: as one of several.
+fn fair(options: &Options, sizes: &fair::Sizes, beside: &[fair::Burden], short: bool) -> Vec<Part> {
+    let all = Fair::all(options, sizes, beside, short).into_iter();
+    all.map(Part::Fair).collect()
+}
+
 /// What is run, and told of as one.
 enum Part {
     Load(Scenario),
+    Fair(Fair),
     Idle(usize),
     Match(Match),
 }
@@ -194,6 +222,7 @@ impl Part {
     fn check(&self, options: &Options) -> Result<()> {
         match self {
             Part::Load(scenario) => scenario.check(options),
+            Part::Fair(fair) => fair.check(options),
             Part::Idle(subscribers) => idle::check(*subscribers),
             Part::Match(matching) => matching.check(),
         }
@@ -203,6 +232,7 @@ impl Part {
     fn label(&self) -> String {
         match self {
             Part::Load(scenario) => scenario.label(),
+            Part::Fair(fair) => fair.label(),
             Part::Idle(subscribers) => idle::label(*subscribers),
             Part::Match(_) => "match".into(),
         }
@@ -211,6 +241,7 @@ impl Part {
     fn run(&self, options: &Options, bar: &Bar) -> Result<Told> {
         match self {
             Part::Load(scenario) => Ok(report::told(&scenario.run(options, bar)?)),
+            Part::Fair(fair) => fair.run(options, bar),
             Part::Idle(subscribers) => idle::run(*subscribers, options, bar),
             Part::Match(matching) => bar.aside(|| matching.told()),
         }
@@ -229,6 +260,9 @@ fn run(parts: Vec<Part>, options: &Options) -> Result<ExitCode> {
         bar.print(&machine.head());
         if parts.iter().any(|part| matches!(part, Part::Load(_))) {
             bar.print(&report::legend(options));
+        }
+        if parts.iter().any(|part| matches!(part, Part::Fair(_))) {
+            bar.print(fair::LEGEND);
         }
     }
     let (mut all, mut failed) = (Vec::new(), None);

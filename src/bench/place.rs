@@ -1,6 +1,7 @@
 //! The server that is measured: its own in a temporary folder, or one that runs elsewhere.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde_json::Value as Json;
 
 use crate::error::{Error, Kind, Result};
 use crate::net::client::{Bounds, Place};
+use crate::server;
 
 use super::options::Options;
 use super::process::{self, Running};
@@ -34,15 +36,20 @@ pub struct Bed {
     pub pid: Option<u32>,
     token: String,
     /// Ended when dropped.
-    _running: Option<Running>,
+    running: Option<Running>,
     /// The schema was made there, and is removed.
     borrowed: bool,
 }
 
 impl Bed {
     pub fn make(options: &Options) -> Result<Bed> {
+        Bed::make_of(options, record::schema)
+    }
+
+    /// One with another schema file than [`record::schema`]'s.
+    pub fn make_of(options: &Options, schema_file: fn(&str) -> String) -> Result<Bed> {
         match &options.url {
-            Some(url) => Bed::borrow(url, options),
+            Some(url) => Bed::borrow(url, options, schema_file),
             None => {
                 let program = match &options.server {
                     // A path, even one from here; else a name to be found on PATH.
@@ -52,18 +59,18 @@ impl Bed {
                     None => process::own_program()?,
                 };
                 let schema = "reading".to_owned();
-                let text = record::schema(&schema);
+                let text = schema_file(&schema);
                 let (running, token) =
                     Running::server(&program, &options.folder(), &schema, &text)?;
                 let (address, pid) = (running.address, Some(running.pid()));
-                let _running = Some(running);
+                let running = Some(running);
                 let place = at(address);
-                Ok(Bed { address, place, schema, pid, token, _running, borrowed: false })
+                Ok(Bed { address, place, schema, pid, token, running, borrowed: false })
             }
         }
     }
 
-    fn borrow(url: &str, options: &Options) -> Result<Bed> {
+    fn borrow(url: &str, options: &Options, schema_file: fn(&str) -> String) -> Result<Bed> {
         let (place, _) = Place::parse(url).map_err(|error| Error::bad(error.to_string()))?;
         let Place::Web { tls: false, host, port } = &place else {
             return Err(Error::bad("--url: only http:// is measured"));
@@ -74,17 +81,33 @@ impl Bed {
         let token = token.trim().to_owned();
         let address = reached(host, *port)?;
         let schema = format!("bench_{:08x}", uuid::Uuid::new_v4().as_fields().0);
-        let text = record::schema(&schema);
+        let text = schema_file(&schema);
         let body = serde_json::from_str(&text).map_err(|error| Error::bad(error.to_string()))?;
         call(&place, Method::POST, "/api/schema", Some(&token), Some(&body))?;
         let pid = options.pid;
-        Ok(Bed { address, place, schema, pid, token, _running: None, borrowed: true })
+        Ok(Bed { address, place, schema, pid, token, running: None, borrowed: true })
     }
 
     /// The headers of every request, each with its line end.
     pub fn headers(&self) -> String {
+        self.headers_of(&self.token)
+    }
+
+    /// The same of whoever has this token.
+    pub fn headers_of(&self, token: &str) -> String {
         let host = self.place.host_header();
-        format!("Host: {host}\r\nAuthorization: Bearer {}\r\n", self.token)
+        format!("Host: {host}\r\nAuthorization: Bearer {token}\r\n")
+    }
+
+    /// One call as the admin; gives what stands under `data`.
+    pub fn call(&self, method: Method, path: &str, body: Option<&Json>) -> Result<Json> {
+        call(&self.place, method, path, Some(&self.token), body)
+    }
+
+    /// The socket that only the owner of the server's data can open, if they are the bench's.
+    pub fn owner_socket(&self) -> Option<PathBuf> {
+        let folder = self.running.as_ref()?.folder()?;
+        Some(server::owner_path(&folder.join("data")))
     }
 
     /// Deletes all records, as many at a time as the server lets one write touch: they are

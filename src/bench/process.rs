@@ -130,12 +130,17 @@ pub struct Running {
     child: Child,
     pub address: SocketAddr,
     // Removed after the process has ended.
-    _folder: Option<Folder>,
+    folder: Option<Folder>,
 }
 
 impl Running {
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The folder it works in, if it has one of its own.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(Folder::path)
     }
 
     /// The floor: this program's own server of bare write() calls; a durable one with its file in
@@ -218,7 +223,7 @@ fn listening(
     command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let child = command.spawn().map_err(|error| Error::bad(format!("{program}: {error}")))?;
-    let mut running = Running { child, address: SocketAddr::from(([0; 4], 0)), _folder: folder };
+    let mut running = Running { child, address: SocketAddr::from(([0; 4], 0)), folder };
     let Some(stdout) = running.child.stdout.take() else {
         return Err(Error::bad(format!("{program}: no output")));
     };

@@ -28,6 +28,13 @@ impl Bar {
         }
     }
 
+    /// A long part's next step, where nobody looks at a bar.
+    pub fn step(&self, what: &str) {
+        if self.0.is_none() {
+            eprintln!("rowcast: {what}");
+        }
+    }
+
     /// Does what shows how far it is by itself.
     pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match self {

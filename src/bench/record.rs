@@ -8,7 +8,7 @@ use memchr::memmem;
 const BASE: u64 = 1_000_000_000_000;
 
 /// Fills a record up to the size that others were measured with: about 410 bytes in its frame.
-const TEXT: &str = "Water level at the gauge rose by four centimetres within the last hour; the \
+pub const TEXT: &str = "Water level at the gauge rose by four centimetres within the last hour; the \
                     gates at the upper weir stay half open until the readings of the evening have come in.";
 
 /// One record, before it is written.
@@ -39,6 +39,14 @@ pub fn schema(name: &str) -> String {
         ],
     })
     .to_string()
+}
+
+/// The same for every user to read.
+pub fn open_schema(name: &str) -> String {
+    let closed = serde_json::from_str::<serde_json::Value>(&schema(name));
+    let mut open = closed.unwrap_or_default();
+    open["access"] = serde_json::json!({"user": {"read": true}});
+    open.to_string()
 }
 
 impl Record {

@@ -172,24 +172,26 @@ fn table(outcome: &Outcome) -> String {
     };
     more("subscriptions a second", outcome.opened_per_second);
     more("KiB per idle subscription", outcome.memory_per_subscription.map(|bytes| bytes / 1024.0));
-    let told = |faults: Faults| {
-        let Faults { missing, doubled, reordered, unexpected, closed } = faults;
-        format!(
-            "missing {missing}, doubled {doubled}, reordered {reordered}, unexpected {unexpected}, \
-             closed {closed}"
-        )
-    };
-    lines.push(format!("  {}", told(outcome.faults)));
+    lines.push(format!("  {}", told_faults(outcome.faults)));
     if let Some(why) = &outcome.ended {
         lines.push(format!("  the first connection that ended: {why}"));
     }
     if !outcome.floor_faults.is_none() {
-        lines.push(format!("  the floor: {}", told(outcome.floor_faults)));
+        lines.push(format!("  the floor: {}", told_faults(outcome.floor_faults)));
     }
     if let Some(why) = &outcome.floor_ended {
         lines.push(format!("  the floor's first connection that ended: {why}"));
     }
     lines.join("\n")
+}
+
+/// How often what went wrong.
+pub fn told_faults(faults: Faults) -> String {
+    let Faults { missing, doubled, reordered, unexpected, closed } = faults;
+    format!(
+        "missing {missing}, doubled {doubled}, reordered {reordered}, unexpected {unexpected}, \
+         closed {closed}"
+    )
 }
 
 /// Three digits that count, and thousands apart.

@@ -23,6 +23,11 @@ impl Histogram {
         self.most = self.most.max(nanoseconds);
     }
 
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.total
+    }
+
     /// The median, the 99th percentile and the longest; nothing where nothing was seen.
     pub fn times(&self) -> Option<Times> {
         (self.total > 0).then(|| Times { p50: self.at(0.5), p99: self.at(0.99), max: self.most })

@@ -29,6 +29,11 @@ impl Writer {
         Ok(Writer { stream, side, out, written: 0, input, sent: None, idle_since: now })
     }
 
+    /// Whether a request is under way.
+    pub fn is_busy(&self) -> bool {
+        self.sent.is_some()
+    }
+
     /// Sends the request that `write` appends.
     pub fn send(&mut self, sent: u64, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         self.out.clear();
@@ -55,7 +60,7 @@ impl Writer {
         self.push()?;
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => return Err(io::Error::other("a writer's connection was ended")),
+                Ok(0) => return Err(io::Error::other("a connection that asks was ended")),
                 Ok(length) => {
                     self.input.extend_from_slice(&buffer[..length]);
                     // Less than it could have been: nothing more is there.
@@ -73,7 +78,7 @@ impl Writer {
         if answer.status != 200 {
             let body = String::from_utf8_lossy(body);
             return Err(io::Error::other(format!(
-                "a write was answered {}: {body}",
+                "a request was answered {}: {body}",
                 answer.status
             )));
         }
