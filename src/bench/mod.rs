@@ -60,7 +60,7 @@ or the server ended a connection.
   rowcast bench fair --beside import,bulk --server old/rowcast
   rowcast bench all --floor --json > result.json
 
-All of them with --floor take some five minutes; --seconds and --pairs make it shorter.";
+All of them with --floor take some six minutes; --seconds and --pairs make it shorter.";
 
 /// `rowcast bench SCENARIO`.
 #[derive(clap::Args, Debug)]
