@@ -7,6 +7,7 @@ mod desk;
 mod fair;
 mod held;
 mod lone;
+mod once;
 mod oracle;
 mod refill;
 mod regranted;

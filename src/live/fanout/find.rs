@@ -1,5 +1,6 @@
 //! Which plans a commit concerns, and how.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +55,10 @@ impl Fanout {
     /// Fills `found`, ordered so that plans of one body, and changes of one plan, follow each
     /// other.
     pub(super) fn find(&mut self, registry: &Registry, commit: &Commit) {
+        #[cfg(test)]
+        {
+            self.finds += 1;
+        }
         self.most_found = self.most_bytes / FOUND_BYTES;
         let mut candidates = std::mem::take(&mut self.candidates);
         for (at, change) in commit.changes.iter().enumerate() {
@@ -179,25 +184,36 @@ impl Fanout {
             commit.changes.iter().map(|change| change.schema).collect();
         touched.sort_unstable();
         touched.dedup();
-        // Which dependants are some to whom.
-        let mut due: Vec<(usize, ReadingId)> = Vec::new();
-        for (id, reading) in registry.readings().reaching(&touched) {
-            match dependants(commit, reading.what()) {
-                Ok(some) => due.extend(some.into_iter().map(|index| (index, id))),
-                Err(fault) => reading.plans().for_each(|plan| self.fail(plan, true, fault)),
-            }
+        let readings = registry.readings();
+        if !readings.is_reached(&touched) {
+            return;
+        }
+        let unread = self.fail_readings(registry, commit, &touched);
+        // Whom a dependant may concern depends on the first relation alone that it is one by.
+        // There may be thousands of readings: they are no part of this.
+        let relations = commit.related.dependants.by.iter();
+        let relations: Vec<(&Arc<str>, &Vec<usize>)> = relations
+            .filter_map(|((_, relation), some)| Some((relation, some.as_ref()?)))
+            .collect();
+        let mut due: Vec<(usize, usize)> = Vec::new();
+        for (relation, (_, some)) in relations.iter().enumerate() {
+            due.extend(some.iter().map(|index| (*index, relation)));
         }
         due.sort_unstable();
-        due.dedup();
         let mut candidates = std::mem::take(&mut self.candidates);
-        for readings in due.chunk_by(|a, b| a.0 == b.0) {
-            let at = commit.changes.len() + readings[0].0;
+        for by in due.chunk_by(|a, b| a.0 == b.0) {
+            let at = commit.changes.len() + by[0].0;
             let Some(change) = change(commit, at).filter(|change| !self.is_beyond(change)) else {
                 continue;
             };
             self.candidates(registry, change, &mut candidates);
             let weigh = |fanout: &mut Fanout, id, entry: &Entry| {
-                let reads = |reading| readings.binary_search_by_key(&reading, |due| due.1).is_ok();
+                let paths = &entry.plan.paths.0;
+                let reads = |reading: ReadingId| {
+                    by.iter().any(|(_, relation)| paths.contains_key(relations[*relation].0))
+                        && !unread.contains(&reading)
+                        && readings.get(reading).is_some_and(|reading| reading.reaches(&touched))
+                };
                 if entry.reading.is_some_and(reads) {
                     fanout.weigh_dependant(commit, change, at, id, entry);
                 }
@@ -205,6 +221,30 @@ impl Fanout {
             self.each(registry, &candidates, weigh);
         }
         self.candidates = candidates;
+    }
+
+    /// Fails those who read so that it is not known which dependants may concern them, and gives
+    /// how. They are looked at one by one only where there may be some.
+    fn fail_readings(
+        &mut self,
+        registry: &Registry,
+        commit: &Commit,
+        touched: &[SchemaId],
+    ) -> BTreeSet<ReadingId> {
+        let (readings, related) = (registry.readings(), &commit.related);
+        let mut unread = BTreeSet::new();
+        let all = related.incomplete.is_empty()
+            && related.dependants.by.values().all(Option::is_some)
+            && readings.are_gathered(related);
+        if !all {
+            for (id, reading) in readings.reaching(touched) {
+                if let Some(fault) = unknown(commit, reading.what()) {
+                    reading.plans().for_each(|plan| self.fail(plan, true, fault));
+                    unread.insert(id);
+                }
+            }
+        }
+        unread
     }
 
     fn weigh_dependant(
@@ -264,24 +304,19 @@ fn unreadable(commit: &Commit, change: &Change, entry: &Entry, back: bool) -> Op
     (!commit.related.gathers(plan.schema.id, &plan.paths, back)).then_some(Fault::Ungathered)
 }
 
-/// The dependants that who reads so may be concerned by, as indexes among them.
-fn dependants(commit: &Commit, what: &What) -> Result<Vec<usize>, Fault> {
+/// Why it is not known which dependants may concern who reads so.
+fn unknown(commit: &Commit, what: &What) -> Option<Fault> {
     let related = &commit.related;
     if related.incomplete.contains(&what.schema) {
-        return Err(Fault::TooMuch);
+        return Some(Fault::TooMuch);
     }
     if !related.gathers(what.schema, &what.paths, true) {
-        return Err(Fault::Ungathered);
+        return Some(Fault::Ungathered);
     }
-    let mut all = Vec::new();
-    for relation in what.paths.0.keys() {
-        match related.dependants.by.get(&(what.schema, relation.clone())) {
-            None => {}
-            Some(None) => return Err(Fault::Dependants),
-            Some(Some(some)) => all.extend_from_slice(some),
-        }
-    }
-    Ok(all)
+    let by = &related.dependants.by;
+    let too_many =
+        |relation: &Arc<str>| matches!(by.get(&(what.schema, relation.clone())), Some(None));
+    what.paths.0.keys().any(too_many).then_some(Fault::Dependants)
 }
 
 /// What a change is to the plan: its event, and whether it is one without transitions too. The

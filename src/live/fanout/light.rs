@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use crate::live::outbox::{Frame, Offer, Outbox};
 use crate::live::registry::{Group, Registry};
-use crate::model::change::Commit;
+use crate::model::change::{Change, Commit};
 use crate::model::related::Key;
-use crate::model::schema::SchemaId;
 
 use super::failure::Failure;
 use super::{ALL, Fanout, find};
@@ -17,8 +16,6 @@ const CHANGES: usize = 4;
 const BYTES: usize = 16 << 10;
 /// Plans that the index cannot file, of a changed schema.
 const SCANNED: usize = 64;
-/// Distinct sets of relations that plans read.
-const READINGS: usize = 64;
 /// Comparisons, all plans together and for each kilobyte of the commit: some 10 us.
 const COST: u32 = 1_024;
 /// Candidates of a change that are too many to be looked at one by one, or to be gathered.
@@ -41,7 +38,33 @@ impl Late {
     }
 }
 
+/// A commit that was not told so.
+pub(super) struct Tried {
+    /// Held, so that no other can be at its address.
+    commit: Arc<Commit>,
+    /// See [`Registry::version`].
+    as_of: u64,
+    /// Whether all that it concerns was found, and that is just too many.
+    found: bool,
+}
+
+impl Tried {
+    fn is_of(&self, registry: &Registry, commit: &Commit) -> bool {
+        std::ptr::eq(&*self.commit, commit) && self.as_of == registry.version()
+    }
+}
+
 impl Fanout {
+    /// Whether `found` is what this commit concerns already.
+    pub(super) fn has_found(&mut self, registry: &Registry, commit: &Commit) -> bool {
+        let Some(tried) = self.tried.take() else { return false };
+        let has = tried.found && tried.is_of(registry, commit);
+        if !has {
+            self.found.clear();
+        }
+        has
+    }
+
     /// Offers and writes what was late.
     pub fn catch_up(&mut self, late: Vec<Late>) {
         for Late { outbox, position, frames } in late {
@@ -60,17 +83,27 @@ impl Fanout {
     pub fn tell_light(
         &mut self,
         registry: &Registry,
-        commit: &Commit,
+        commit: &Arc<Commit>,
     ) -> Option<(Vec<Failure>, Vec<Late>)> {
-        if !self.is_found_soon(registry, commit) {
-            return None;
-        }
-        self.turn = ALL;
-        self.find(registry, commit);
-        let all = self.turn.end == ALL.end && self.failed.is_empty();
-        if !all || self.hear_of_it(registry, commit) > SEATS {
+        if let Some(tried) = self.tried.take() {
+            if tried.is_of(registry, commit) {
+                self.tried = Some(tried);
+                return None;
+            }
             self.found.clear();
-            self.failed.clear();
+        }
+        let (soon, mut found) = (self.is_found_soon(registry, commit), false);
+        if soon {
+            self.turn = ALL;
+            self.find(registry, commit);
+            found = self.turn.end == ALL.end && self.failed.is_empty();
+        }
+        if !found || self.hear_of_it(registry, commit) > SEATS {
+            if !found {
+                self.found.clear();
+                self.failed.clear();
+            }
+            self.tried = Some(Tried { commit: commit.clone(), as_of: registry.version(), found });
             return None;
         }
         self.light = true;
@@ -96,15 +129,9 @@ impl Fanout {
                 return false;
             }
         }
-        if registry.readings().len() > READINGS {
+        let read = |change: &Change| registry.readings().is_reached(&[change.schema]);
+        if changes.iter().any(read) {
             return false;
-        }
-        if !registry.readings().is_empty() {
-            let mut touched: Vec<SchemaId> = changes.iter().map(|change| change.schema).collect();
-            touched.sort_unstable();
-            if registry.readings().reaching(&touched).next().is_some() {
-                return false;
-            }
         }
         let mut candidates = std::mem::take(&mut self.candidates);
         let kilobytes = u32::try_from(commit.bytes() >> 10).unwrap_or(u32::MAX).max(1);

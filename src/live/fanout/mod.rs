@@ -29,6 +29,7 @@ pub use failure::{Failure, Fault};
 use find::Found;
 use frames::{Cursors, Form, Frames, KEPT, Most};
 pub use light::Late;
+use light::Tried;
 
 /// Working memory, kept from commit to commit.
 pub struct Fanout {
@@ -62,6 +63,11 @@ pub struct Fanout {
     /// See [`Fanout::tell_light`].
     light: bool,
     late: Vec<Late>,
+    /// What [`Fanout::tell_light`] left to [`Fanout::tell`], which goes on from there.
+    tried: Option<Tried>,
+    /// How often it was looked whom a commit concerns.
+    #[cfg(test)]
+    pub(super) finds: usize,
     /// Schemas whose commits are not told so for a while, and how many of them.
     spared: HashMap<SchemaId, u32>,
     /// Makes the writes to many sockets at once.
@@ -151,6 +157,9 @@ impl Fanout {
             due: Vec::new(),
             light: false,
             late: Vec::new(),
+            tried: None,
+            #[cfg(test)]
+            finds: 0,
             spared: HashMap::new(),
             spoke: false,
             commits: 0,
@@ -201,8 +210,11 @@ impl Fanout {
     pub fn tell(&mut self, registry: &Registry, commit: &Commit) -> Vec<Failure> {
         self.turn = ALL;
         self.spoke = false;
+        let mut found = self.has_found(registry, commit);
         loop {
-            self.find(registry, commit);
+            if !std::mem::take(&mut found) {
+                self.find(registry, commit);
+            }
             self.tell_found(registry, commit);
             if self.turn.end == ALL.end {
                 break;

@@ -151,6 +151,8 @@ pub struct Registry {
     /// Ends of tokens, seconds since 1970.
     expiries: BTreeSet<(i64, SubId)>,
     standing: Standing,
+    /// How often anybody came or left.
+    version: u64,
 }
 
 impl Registry {
@@ -205,6 +207,7 @@ impl Registry {
             seat,
         };
         self.subscribers.insert(id, Box::new(subscriber));
+        self.version += 1;
     }
 
     /// The position at which it became active is still to be told to it.
@@ -259,6 +262,7 @@ impl Registry {
                 self.remove_plan(subscriber.plan);
             }
         }
+        self.version += 1;
         self.removed += 1;
         if self.removed >= SWEEP {
             self.removed = 0;
@@ -440,5 +444,10 @@ impl Registry {
 
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
+    }
+
+    /// As long as this is the same, so is whom a commit concerns.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 }

@@ -3,11 +3,12 @@
 //! Many plans read through the same relations and part in their literals alone: what a commit's
 //! dependants are to them, and whether they are known at all, is looked at once for all.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::catalog::Catalog;
-use crate::model::related::Paths;
+use crate::model::related::{Paths, RelatedRows, Want};
 use crate::model::schema::{Schema, SchemaId, Shape};
 use crate::query::Plan;
 
@@ -35,11 +36,16 @@ pub struct Reading {
 /// All of them.
 #[derive(Default)]
 pub struct Readings {
-    /// By number: they are all walked, so those that have gone must leave nothing.
     all: BTreeMap<ReadingId, Reading>,
     /// How many there ever were.
     ever: usize,
     by_what: HashMap<Arc<What>, ReadingId>,
+    /// Clients choose what they read, so there may be thousands: none is looked at for a commit
+    /// unless it reads what was touched.
+    by_reach: HashMap<SchemaId, BTreeSet<ReadingId>>,
+    /// What the writer was asked to gather when last that was found to be enough for all: mostly
+    /// it is the same from commit to commit.
+    enough: RefCell<Option<Arc<Want>>>,
 }
 
 impl What {
@@ -60,6 +66,11 @@ impl Reading {
     pub fn plans(&self) -> impl ExactSizeIterator<Item = PlanId> + '_ {
         self.plans.iter().copied()
     }
+
+    /// Whether it reads records of one of these schemas, given in order.
+    pub fn reaches(&self, some: &[SchemaId]) -> bool {
+        self.what.reach.iter().any(|schema| some.binary_search(schema).is_ok())
+    }
 }
 
 impl Readings {
@@ -74,7 +85,11 @@ impl Readings {
                 let id = self.ever;
                 self.ever += 1;
                 self.all.insert(id, reading);
+                for schema in &what.reach {
+                    self.by_reach.entry(*schema).or_default().insert(id);
+                }
                 self.by_what.insert(what, id);
+                *self.enough.get_mut() = None;
                 id
             }
         };
@@ -87,22 +102,50 @@ impl Readings {
     pub(super) fn remove(&mut self, id: PlanId, reading: ReadingId) {
         let Some(known) = self.all.get_mut(&reading) else { return };
         known.plans.remove(&id);
-        if known.plans.is_empty() {
-            self.by_what.remove(&known.what);
-            self.all.remove(&reading);
+        if !known.plans.is_empty() {
+            return;
+        }
+        self.by_what.remove(&known.what);
+        let Some(gone) = self.all.remove(&reading) else { return };
+        for schema in &gone.what.reach {
+            if let Some(readings) = self.by_reach.get_mut(schema) {
+                readings.remove(&reading);
+                if readings.is_empty() {
+                    self.by_reach.remove(schema);
+                }
+            }
         }
     }
 
-    /// Those that read records of some of these schemas, given in order.
-    pub fn reaching(&self, some: &[SchemaId]) -> impl Iterator<Item = (ReadingId, &Reading)> {
-        let reads = |schema: &SchemaId| some.binary_search(schema).is_ok();
-        let all = self.all.iter().map(|(id, reading)| (*id, reading));
-        all.filter(move |(_, reading)| reading.what.reach.iter().any(reads))
+    pub fn get(&self, id: ReadingId) -> Option<&Reading> {
+        self.all.get(&id)
     }
 
-    /// How many there are, each of which [`Readings::reaching`] looks at.
-    pub fn len(&self) -> usize {
-        self.all.len()
+    /// Those that read records of some of these schemas.
+    pub fn reaching(&self, some: &[SchemaId]) -> impl Iterator<Item = (ReadingId, &Reading)> {
+        let ids = some.iter().filter_map(|schema| self.by_reach.get(schema)).flatten();
+        let ids: BTreeSet<ReadingId> = ids.copied().collect();
+        ids.into_iter().filter_map(|id| Some((id, self.all.get(&id)?)))
+    }
+
+    /// Whether there is one of them.
+    pub fn is_reached(&self, some: &[SchemaId]) -> bool {
+        some.iter().any(|schema| self.by_reach.contains_key(schema))
+    }
+
+    /// Whether the writer was asked to gather all that any of them reads, back and forth.
+    pub fn are_gathered(&self, related: &RelatedRows) -> bool {
+        let gathered = &related.gathered;
+        if self.enough.borrow().as_ref().is_some_and(|enough| Arc::ptr_eq(enough, gathered)) {
+            return true;
+        }
+        let mut all = self.all.values();
+        let enough =
+            all.all(|Reading { what, .. }| related.gathers(what.schema, &what.paths, true));
+        if enough {
+            *self.enough.borrow_mut() = Some(gathered.clone());
+        }
+        enough
     }
 
     pub fn is_empty(&self) -> bool {
