@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::auth::directory::Directory;
 use crate::auth::issuer::{Fetch, Fetched, Issuer, IssuerConfig, KeySource, Mapping, Pace};
@@ -155,11 +155,20 @@ impl App {
         }))
     }
 
-    /// Ends the sockets, lets what is under way finish, within the drain time.
-    async fn drain(&self) {
+    /// Ends the sockets, lets what is under way finish, within the drain time. Takes those out of
+    /// `accepting` that have ended.
+    async fn drain(&self, accepting: &mut Vec<oneshot::Receiver<()>>) {
         self.draining.send_replace(true);
         self.live.close_all(Close::new(1001, "the server is shutting down"));
-        if tokio::time::timeout(self.limits.drain_time, self.clients.all_gone()).await.is_err() {
+        let gone = async {
+            // Who was accepted last may not be counted before.
+            while let Some(door) = accepting.last_mut() {
+                let _ = door.await;
+                accepting.pop();
+            }
+            self.clients.all_gone().await;
+        };
+        if tokio::time::timeout(self.limits.drain_time, gone).await.is_err() {
             tracing::warn!("{} connections did not end in time", self.clients.count());
         }
     }
@@ -269,7 +278,7 @@ pub async fn serve(mut config: Config) -> Result<()> {
     tokio::select! {
         biased;
         // First: it also says that nobody is let in any more.
-        () = app.drain() => {}
+        () = app.drain(&mut accepting) => {}
         // Asked twice: whoever asks will not wait.
         () = stop.asked() => tracing::warn!("stopping at once"),
     }

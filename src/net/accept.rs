@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::{Error, Kind};
 use crate::limits::Limits;
 use crate::live::outbox::Sink;
-use crate::net::clients::Clients;
+use crate::net::clients::{Clients, Connection};
 use crate::net::http::{self, Handler};
 use crate::net::stream::{self, Io, Stream};
 
@@ -102,8 +102,12 @@ impl Moving {
     }
 }
 
+/// One that was accepted where another event loop is to serve it, and is counted there.
+type Moved = (Moving, Arc<Connection>);
+
 /// Accepts until `draining` turns true, on one of `loops` at a time; the receiver ends then.
-/// Connections live on in tasks of their own, which finish what they are answering.
+/// Connections live on in tasks of their own, which finish what they are answering; all that were
+/// accepted are counted among the clients by then.
 pub fn accept<H: Handler>(
     door: Door,
     loops: Arc<[Handle]>,
@@ -145,12 +149,12 @@ struct Acceptor<H> {
 
 impl<H: Handler> Acceptor<H> {
     /// Goes on on the loop that is its home, first with who came there with it.
-    fn go(self, first: Option<(Moving, Option<IpAddr>)>) {
+    fn go(self, first: Option<Moved>) {
         let Some(home) = self.loops.get(self.home).cloned() else { return };
         let turn: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-            if let Some((io, address)) = first {
+            if let Some((io, connection)) = first {
                 match io.settle() {
-                    Ok(io) => self.admit(io, address),
+                    Ok(io) => self.serve(io, connection),
                     Err(error) => tracing::warn!("cannot serve a connection: {error}"),
                 }
             }
@@ -183,7 +187,7 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// Gives the first that is for another loop, and which; `None` where nobody is let in any more.
-    async fn listen(&self) -> io::Result<Option<(usize, (Moving, Option<IpAddr>))>> {
+    async fn listen(&self) -> io::Result<Option<(usize, Moved)>> {
         let door = self.door.open()?;
         let mut draining = self.draining.clone();
         loop {
@@ -193,10 +197,17 @@ impl<H: Handler> Acceptor<H> {
                 accepted = door.accept() => accepted,
             };
             match accepted {
-                Ok((io, address)) => match self.clients.elsewhere(self.home) {
-                    Some(other) => return Ok(Some((other, (Moving::from(io)?, address)))),
-                    None => self.admit(io, address),
-                },
+                Ok((io, address)) => {
+                    let other = self.clients.elsewhere(self.home);
+                    // Counted before it moves: whoever waits until all are gone waits for it too.
+                    match (self.clients.admit(address, other.unwrap_or(self.home)), other) {
+                        (Some(connection), Some(other)) => {
+                            return Ok(Some((other, (Moving::from(io)?, connection))));
+                        }
+                        (Some(connection), None) => self.serve(io, connection),
+                        (None, _) => refuse(&io, &*self.handler),
+                    }
+                }
                 // A client that left again: its own affair.
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => return Err(error),
@@ -204,14 +215,9 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    fn admit(&self, io: Io, address: Option<IpAddr>) {
-        match self.clients.admit(address, self.home) {
-            Some(connection) => {
-                let stream = Stream::new(io, connection, &self.limits);
-                tokio::spawn(http::run(stream, self.handler.clone(), self.draining.clone()));
-            }
-            None => refuse(&io, &*self.handler),
-        }
+    fn serve(&self, io: Io, connection: Arc<Connection>) {
+        let stream = Stream::new(io, connection, &self.limits);
+        tokio::spawn(http::run(stream, self.handler.clone(), self.draining.clone()));
     }
 }
 
@@ -249,7 +255,6 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::net::clients::Connection;
     use crate::net::http::{Request, Response};
     use crate::net::loops::{Loops, beside};
 
@@ -391,6 +396,23 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
         assert!(answer.ends_with("too many connections"), "{answer}");
         served.end(vec![one]).await;
+    }
+
+    /// The loop that is to serve it is busy meanwhile.
+    #[tokio::test]
+    async fn who_moves_is_counted_before_it_is_served() {
+        let served = Served::new(2);
+        let (release, released) = mpsc::channel::<()>();
+        served.loops.handles()[1].spawn(async move { released.recv().unwrap_or_default() });
+        let all = vec![served.connect().await, served.connect().await];
+        let counted = async {
+            while served.clients.by_loop() != [1, 1] {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), counted).await.expect("counted");
+        drop(release);
+        served.end(all).await;
     }
 
     /// Each of many is served, by whichever loop; and all loops end what they serve.
