@@ -136,12 +136,9 @@ impl Outcome {
         let middle = |rounds: &[Round], of: fn(&Round) -> Option<f64>| {
             median(rounds.iter().filter_map(of)).map(figure).unwrap_or_default()
         };
-        let mut head = format!("{:32}{:>10}{:>10}  {:22}", "", "quiet", "beside", "x quiet");
+        let mut head = format!("{:36}{:>9}{:>9}  {:24}", "", "quiet", "beside", "x quiet");
         if controlled {
-            head.push_str(&format!(
-                "{:>10}  {:22}{}",
-                "computing", "x quiet", "beside : computing"
-            ));
+            head.push_str(&format!("{:>9}  {:24}{}", "computing", "x quiet", "beside : computing"));
         }
         let mut lines = vec![
             format!("fair, beside {}; {} rounds", self.title, self.beside.len()),
@@ -149,14 +146,13 @@ impl Outcome {
         ];
         let cell = |value: Option<f64>| value.map(figure).unwrap_or_default();
         let ratio = |ratio: Option<Ratio>| {
-            let told = |Ratio { median, min, max }: Ratio| {
-                format!("{} ({} to {})", figure(median), figure(min), figure(max))
-            };
+            let told =
+                |Ratio { median, min, max }: Ratio| format!("{median:.2} ({min:.2} to {max:.2})");
             ratio.map(told).unwrap_or_default()
         };
         for row in self.rows() {
             let mut line = format!(
-                "  {:30}{:>10}{:>10}  {:22}",
+                "  {:34}{:>9}{:>9}  {:24}",
                 row.label,
                 cell(row.quiet),
                 cell(row.beside),
@@ -164,7 +160,7 @@ impl Outcome {
             );
             if controlled {
                 line.push_str(&format!(
-                    "{:>10}  {:22}{}",
+                    "{:>9}  {:24}{}",
                     cell(row.computing),
                     ratio(row.computing_ratio),
                     ratio(row.by_computing)
@@ -174,12 +170,12 @@ impl Outcome {
         }
         let mut plain = |label: &str, of: fn(&Round) -> Option<f64>| {
             let mut line = format!(
-                "  {label:30}{:>10}{:>10}",
+                "  {label:34}{:>9}{:>9}",
                 middle(&self.quiet, of),
                 middle(&self.beside, of)
             );
             if controlled {
-                line.push_str(&format!("  {:22}{:>10}", "", middle(&self.computing, of)));
+                line.push_str(&format!("  {:24}{:>9}", "", middle(&self.computing, of)));
             }
             lines.push(line);
         };
