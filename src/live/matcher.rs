@@ -176,7 +176,7 @@ impl Matcher {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::Detach(id) => {
+            Command::Detach(id, _) => {
                 self.registry.detach(id);
                 self.parked.retain(|attach| attach.id != id);
             }

@@ -132,7 +132,8 @@ pub(super) enum Joined {
 
 pub(super) enum Command {
     Attach(Box<Attach>),
-    Detach(SubId),
+    /// And whether its plan is [little to file](is_little).
+    Detach(SubId, bool),
     CloseAll(Close),
     Stats(oneshot::Sender<Stats>),
     Stop,
@@ -143,11 +144,19 @@ impl Command {
     /// at the helm. What a replay missed may be much to tell.
     pub(super) fn is_light(&self) -> bool {
         match self {
-            Command::Attach(attach) => attach.told.is_none(),
-            Command::Detach(_) => true,
+            Command::Attach(attach) => attach.told.is_none() && is_little(&attach.plan),
+            Command::Detach(_, little) => *little,
             _ => false,
         }
     }
+}
+
+/// Whether a plan is filed, and taken out again, in some microseconds. Each value of an `$in` is
+/// filed by itself, at some 0.3 us, and of a text every piece is held against those that are filed
+/// already: 2,400 integers took 0.85 ms.
+fn is_little(plan: &Plan) -> bool {
+    const FILTER_BYTES: u32 = 1_024;
+    plan.filter_bytes <= FILTER_BYTES
 }
 
 /// What an admin may know of the stream.
@@ -258,6 +267,7 @@ impl Live {
         let hold = core.wanted.settle(plan.schema.id, &plan.paths, back).await?;
         let start = request.start;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let little = is_little(&plan);
         let new = New { id, request, plan, key, hold, outbox };
         let (cursor, snapshot) = match start {
             Start::Live | Start::Now => return self.attach(new, share).await,
@@ -271,7 +281,7 @@ impl Live {
         };
         let (task, gate) = way.start(begin);
         let way = Some((task.abort_handle(), gate));
-        Ok(Subscription { id, helm: self.helm.clone(), way, _share: share })
+        Ok(Subscription { id, helm: self.helm.clone(), way, little, _share: share })
     }
 
     /// Counts what the subscription costs its principal. The states before a change are looked at
@@ -290,13 +300,15 @@ impl Live {
 
     async fn attach(&self, new: New, share: Share) -> Result<Subscription> {
         let New { id, request, plan, key, hold, outbox } = new;
+        let little = is_little(&plan);
         let (answer, active) = oneshot::channel();
         let attach = Attach { id, request, plan, key, hold, outbox, told: None, answer };
         if !self.helm.command(Command::Attach(Box::new(attach))) {
             return Err(way::stopping());
         }
         // Made before waiting: if the client leaves meanwhile, the detach follows the attach.
-        let subscription = Subscription { id, helm: self.helm.clone(), way: None, _share: share };
+        let helm = self.helm.clone();
+        let subscription = Subscription { id, helm, way: None, little, _share: share };
         active.await.map_err(|_| way::stopping())??;
         Ok(subscription)
     }
@@ -345,6 +357,8 @@ pub struct Subscription {
     helm: Arc<Helm>,
     /// What it does before it is live.
     way: Option<(AbortHandle, Arc<Gate>)>,
+    /// Whether its plan is taken out in a moment.
+    little: bool,
     /// Its part of what its principal's may cost.
     _share: Share,
 }
@@ -355,7 +369,7 @@ impl Drop for Subscription {
             gate.shut();
             task.abort();
         }
-        self.helm.command(Command::Detach(self.id));
+        self.helm.command(Command::Detach(self.id, self.little));
     }
 }
 

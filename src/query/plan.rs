@@ -35,6 +35,8 @@ pub struct Plan {
     pub(super) granted: Predicate,
     /// What a change costs that it is held against, in comparisons (see [`Plan::costs`]).
     pub cost: u32,
+    /// Bytes of `filter` written out: what filing it takes grows with them.
+    pub filter_bytes: u32,
     /// What is shown of each record.
     pub body: Arc<Body>,
     /// What `watch` names, as it is shown; relations as their keys.
@@ -115,6 +117,7 @@ impl Plan {
 
         let mut bytes = Vec::new();
         key::predicate(&filter, By::Place, &mut bytes);
+        let filter_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         // What was there before for whom is told apart even where the same matches now.
         key::predicate(&granted, By::Place, &mut bytes);
         key::versions(catalog, &schema, &paths, &mut bytes);
@@ -127,6 +130,7 @@ impl Plan {
             filter,
             granted,
             cost: 0,
+            filter_bytes,
             sort,
             body: shown,
             watch,

@@ -262,7 +262,7 @@ fn a_command_between_a_commit_and_its_answer_keeps_its_place() {
     let Desk { matcher, mut sink, .. } = desk;
     let helm = Helm::new(matcher);
     sink.committed(&commits[..1]);
-    assert!(helm.command(Command::Detach(1)));
+    assert!(helm.command(Command::Detach(1, true)));
     sink.answered(true);
     assert_eq!(take(&first).0.len(), 0, "the thread's, as two wait");
     while helm.look(|matcher| matcher.registry.subscriber(1).is_some()) {
