@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::filter::cost::TEXT;
 use crate::live::message::Event;
 use crate::live::registry::{BodyId, Entry, PlanId, ReadingId, Registry, What};
 use crate::model::change::{Change, Commit, Op, Row};
@@ -18,6 +19,10 @@ use super::failure::{Failure, Fault};
 /// From this cost on the time of a plan is taken exactly: it is many times that of two looks at
 /// the clock.
 const DEAR: u32 = 256;
+
+/// Cheap plans whose time is taken together. Plans that came together are held against a change
+/// together, so that most of what is misjudged stays with whoever asked for them.
+const RUN: usize = 32;
 
 /// What one that is found takes at most, here and as part of a message.
 const FOUND_BYTES: usize = 128;
@@ -69,7 +74,7 @@ impl Fanout {
             let weigh = |fanout: &mut Fanout, id, entry: &Entry| {
                 fanout.weigh(commit, change, at, id, entry);
             };
-            self.each(registry, &candidates, weigh);
+            self.each(registry, &candidates, &Reach::of(commit, change), weigh);
         }
         self.candidates = candidates;
         self.find_dependants(registry, commit);
@@ -109,12 +114,14 @@ impl Fanout {
     }
 
     /// Does `weigh` for each of `plans`, and counts the time for whom it is done: exactly where it
-    /// is dear, by their shares in what the others take together. So a cheap plan costs no look at
-    /// the clock (some 25 ns, as much as a few comparisons).
+    /// is dear, by their shares in what the others of a run take together. So a cheap plan costs no
+    /// look at the clock of its own (some 25 ns, as much as a few comparisons). What it takes to
+    /// find the plans is nobody's: it goes with the row and with what all ask for.
     fn each(
         &mut self,
         registry: &Registry,
         plans: &[PlanId],
+        reach: &Reach,
         mut weigh: impl FnMut(&mut Fanout, PlanId, &Entry),
     ) {
         if !self.metered || plans.is_empty() {
@@ -126,28 +133,31 @@ impl Fanout {
             return;
         }
         let payers = registry.payers();
-        let (mut exact, mut shares) = (Duration::ZERO, 0_u32);
-        let began = Instant::now();
-        for &id in plans {
-            let Some(entry) = registry.plan(id) else { continue };
-            match share(entry) {
-                None => {
-                    let began = Instant::now();
-                    weigh(self, id, entry);
-                    let took = began.elapsed();
-                    payers.charge(&entry.audience, took);
-                    exact += took;
-                }
-                Some(share) => {
-                    weigh(self, id, entry);
-                    shares = shares.saturating_add(share);
+        for run in plans.chunks(RUN) {
+            let (mut exact, mut shares) = (Duration::ZERO, 0_u32);
+            let began = Instant::now();
+            for &id in run {
+                let Some(entry) = registry.plan(id) else { continue };
+                match reach.share(&entry.plan) {
+                    None => {
+                        let began = Instant::now();
+                        weigh(self, id, entry);
+                        let took = began.elapsed();
+                        payers.charge(&entry.audience, took);
+                        exact += took;
+                    }
+                    Some(share) => {
+                        weigh(self, id, entry);
+                        shares += share;
+                    }
                 }
             }
-        }
-        if shares > 0 {
+            if shares == 0 {
+                continue;
+            }
             let rest = began.elapsed().saturating_sub(exact).as_nanos() as u64;
-            for entry in plans.iter().filter_map(|id| registry.plan(*id)) {
-                if let Some(share) = share(entry) {
+            for entry in run.iter().filter_map(|id| registry.plan(*id)) {
+                if let Some(share) = reach.share(&entry.plan) {
                     let part = rest * u64::from(share) / u64::from(shares);
                     payers.charge(&entry.audience, Duration::from_nanos(part));
                 }
@@ -218,7 +228,7 @@ impl Fanout {
                     fanout.weigh_dependant(commit, change, at, id, entry);
                 }
             };
-            self.each(registry, &candidates, weigh);
+            self.each(registry, &candidates, &Reach::of(commit, change), weigh);
         }
         self.candidates = candidates;
     }
@@ -281,11 +291,32 @@ impl Fanout {
     }
 }
 
-/// What a cheap plan counts for among others; `None` for one that is dear.
-fn share(entry: &Entry) -> Option<u32> {
-    // Finding it and calling its filter costs about as much as a few comparisons.
-    const CALL: u32 = 4;
-    (entry.plan.cost < DEAR).then_some(entry.plan.cost + CALL)
+/// How much there is to read, in kilobytes and one at least: a plan's cost knows neither how long
+/// a text is nor how many records are related.
+struct Reach {
+    /// Of the changed record, before and after.
+    row: u32,
+    /// Of the commit, what is related included.
+    all: u32,
+}
+
+impl Reach {
+    fn of(commit: &Commit, change: &Change) -> Reach {
+        let kilobytes = |bytes: usize| u32::try_from(bytes >> 10).unwrap_or(u32::MAX).max(1);
+        let row = change.before.iter().chain(&change.after).map(|row| row.bytes()).sum();
+        Reach { row: kilobytes(row), all: kilobytes(commit.bytes()) }
+    }
+
+    /// What a cheap plan counts for among others; `None` for one that is dear.
+    fn share(&self, plan: &Plan) -> Option<u32> {
+        // Finding it and calling its filter costs about as much as a few comparisons.
+        const CALL: u32 = 4;
+        let read = if plan.paths.is_empty() { self.row } else { self.all };
+        // One that reads neither a text nor relations takes as long whatever there is.
+        let whole = if u64::from(plan.cost) < TEXT { 1 } else { read };
+        let cost = plan.cost.saturating_mul(whole);
+        (cost < DEAR).then_some(cost + CALL)
+    }
 }
 
 /// Why what the commit brought cannot be read through the plan.
