@@ -263,8 +263,8 @@ mod tests {
         assert!(error.contains("settings.json:2: \"idle_time\": 'long'"), "{error}");
         let error = refused(&[], &[("ROWCAST_PAGE_DEFAULT", "2000")], "{}");
         assert!(error.contains("page_default (2000) is over page_records (1000)"), "{error}");
-        let error = refused(&[], &[("ROWCAST_PLAN_COST", "600000")], "{}");
-        let told = "twice plan_cost (1200000) is over principal_cost (1000000)";
+        let error = refused(&[], &[("ROWCAST_PLAN_COST", "60000")], "{}");
+        let told = "twice plan_cost (120000) is over principal_cost (100000)";
         assert!(error.contains(told), "{error}");
     }
 

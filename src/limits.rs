@@ -97,16 +97,18 @@ bounds! {
     filter_bytes: usize = 16 * KIB, 64 => 16 * MIB;
     /// Relations one path in a filter may cross.
     filter_hops: usize = 3, 0 => 8;
-    /// What one subscription's filter and projection may cost, where a comparison costs 1, a text
-    /// search 16 and a step over a relation 64; beyond it 400 (admins exempt). Every change that
-    /// may concern it is held against it, in the one thread that tells all changes. Asked when it
-    /// begins: rules that change later do not end it for what it costs.
-    plan_cost: u64 = 100_000, 1 => u32::MAX as u64;
+    /// What one subscription's filter and projection may cost, where a comparison costs 1 (an `$in`
+    /// an eighth of its values), a text search 16 (a long pattern more) and a step over a relation
+    /// 64; beyond it 400 (admins exempt). Every change that may concern it is held against it, in
+    /// the one thread that tells all changes: some 10 ns for each, where texts are of a kilobyte.
+    /// Asked when it begins: rules that change later do not end it for what it costs.
+    plan_cost: u64 = 10_000, 1 => u32::MAX as u64;
     /// What the subscriptions of one user, or of one address's guests, may cost together; beyond
     /// it 4429 or 429 (loopback and admins exempt; theirs do not count). Each counts as it was when
     /// it began, twice where transitions are told. A client that opens many dear ones should run
-    /// into its own bound before others wait for it.
-    principal_cost: u64 = 1_000_000, 1 => 1 << 50;
+    /// into its own bound before others wait for it: some milliseconds a change. An app's
+    /// subscription with a few comparisons and a search in a text costs 20 to 50.
+    principal_cost: u64 = 100_000, 1 => 1 << 50;
     /// An `$expr` as text: what a person writes.
     expr_bytes: usize = KIB, 16 => 64 * KIB;
     /// A read is interrupted after this: readers are few.

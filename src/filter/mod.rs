@@ -141,6 +141,10 @@ fn order(a: &Value, b: &Value) -> Ordering {
     }
 }
 
+/// Parts of an AND or OR that are compared each with each, so that one asked twice costs once:
+/// some 50 us for all of them. What is longer is left as it is.
+const COMPARED: usize = 256;
+
 impl Predicate {
     /// TRUE for every row.
     pub const ALL: Predicate = Predicate::Const(Truth::True);
@@ -182,6 +186,16 @@ impl Predicate {
     ) -> Predicate {
         if parts.contains(&deciding) {
             return deciding;
+        }
+        // A rule's part and a client's are often the same.
+        if parts.len() <= COMPARED {
+            let mut distinct = Vec::with_capacity(parts.len());
+            for part in parts {
+                if !distinct.contains(&part) {
+                    distinct.push(part);
+                }
+            }
+            parts = distinct;
         }
         // AND and OR do not care for order, the evaluator stops at the first part that decides.
         parts.sort_by_key(Predicate::rank);

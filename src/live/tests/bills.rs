@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::desk::Desk;
 use super::world::*;
 use crate::auth::principal::Principal;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::live::helm::Helm;
+use crate::live::subscription::{Attach, Command};
 use crate::live::*;
 use crate::model::change::Op;
 use crate::model::cursor::Cursor;
@@ -111,6 +114,31 @@ async fn guests_pay_by_address() {
     world.ear(guest(2)).await;
 }
 
+/// A text that is long makes a search dear that is cheap for others.
+#[tokio::test]
+async fn nobody_pays_for_a_neighbours_search() {
+    let mut world = World::new(Limits::default());
+    let payer = |n| Payer::User(Uuid::from_u128(n));
+    let mut ears = Vec::new();
+    for n in 0..40 {
+        let mut request = world.request(user(Uuid::from_u128(1), &["editor"]));
+        request.ask.filter = Some(match n {
+            20 => json!({"title": {"$like": "%a_c%d"}}),
+            n => json!({"views": {"$gt": n}}),
+        });
+        request.payer = payer(if n == 20 { 2 } else { 1 });
+        ears.push(world.ear(request).await);
+    }
+    for n in 0..10 {
+        let title = format!("{}d", "ab".repeat(100_000));
+        let change = world.blog(Op::Create, n, json!({"title": title, "views": 100}));
+        world.commit(vec![change], vec![]);
+    }
+    let stats = world.live.stats().await;
+    let time = |n| stats.spenders.iter().find(|known| known.payer == payer(n)).map(|s| s.time);
+    assert!(time(2) > time(1), "{:?}", stats.spenders);
+}
+
 #[tokio::test]
 async fn the_matchers_time_goes_to_who_asks_for_it() {
     let mut world = World::new(Limits::default());
@@ -152,4 +180,54 @@ async fn the_matchers_time_goes_to_who_asks_for_it() {
     drop(ears);
     let stats = world.live.stats().await;
     assert_eq!((stats.spenders[0].payer, stats.spenders[0].subscriptions), (payer(2), 0));
+}
+
+/// What is filed in many places, and what is taken out of them.
+#[test]
+fn what_takes_long_to_file_is_left_to_the_thread() {
+    let mut desk = Desk::new(Limits::default());
+    let attach = |desk: &mut Desk, id: u64, many: i64| {
+        let values: Vec<i64> = (0..many).collect();
+        let request = desk.request(|r| r.ask.filter = Some(json!({"views": {"$in": values}})));
+        let (plan, outbox) = (desk.plan(&request), Outbox::collector());
+        let (answer, _answered) = tokio::sync::oneshot::channel();
+        let (key, hold, told) = (None, None, None);
+        let attach = Attach { id, request, plan, key, hold, outbox, told, answer };
+        Command::Attach(Box::new(attach))
+    };
+    let (few, many) = (attach(&mut desk, 1, 10), attach(&mut desk, 2, 1_000));
+    let helm = Helm::new(desk.matcher);
+    let there = |helm: &Helm, id| helm.look(|matcher| matcher.registry.subscriber(id).is_some());
+    let step = |helm: &Helm| assert!(helm.step().is_some());
+    assert!(helm.command(few) && helm.command(many));
+    assert_eq!([1, 2].map(|id| there(&helm, id)), [true, false]);
+    // In its turn, what is little too.
+    assert!(helm.command(Command::Detach(1, true)));
+    assert!(there(&helm, 1));
+    while there(&helm, 1) {
+        step(&helm);
+    }
+    assert!(there(&helm, 2));
+    assert!(helm.command(Command::Detach(2, false)));
+    assert!(there(&helm, 2));
+    while there(&helm, 2) {
+        step(&helm);
+    }
+}
+
+/// A user with hundreds of subscriptions, each some comparisons and a search in a text.
+#[test]
+fn the_defaults_are_enough_for_an_app() {
+    let desk = Desk::new(Limits::default());
+    let request = desk.request(|r| {
+        r.ask.filter = Some(json!({
+            "title": {"$like": "%word%"}, "views": {"$gte": 5, "$lt": 10},
+            "$or": [{"category_id": {"$in": [1, 2, 3]}}, {"id": {"$gt": 100}}],
+        }));
+        r.ask.select = Some("title,category.name".into());
+    });
+    let (cost, limits) = (u64::from(desk.plan(&request).cost), &desk.limits);
+    assert!(cost * 100 <= limits.plan_cost, "{cost}");
+    // Told transitions.
+    assert!(2 * cost * 500 <= limits.principal_cost, "{cost}");
 }
