@@ -2,6 +2,9 @@
 //!
 //! 1,000 subscribers share 20 plans; every plan matches. Aim: 30 us for one record, on one core.
 //! Draining the outboxes is not counted: that is the sockets' work.
+//!
+//! Watchers: each has a plan of its own that all records match, and wants one record of them. What a
+//! change costs must not grow with their number.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -19,7 +22,7 @@ use rowcast::live::registry::{Listener, Mode, Registry};
 use rowcast::live::{Close, Frame, Outbox, Request, Start, Told};
 use rowcast::model::catalog::Catalog;
 use rowcast::model::change::{Change, Commit, Op, Row};
-use rowcast::model::related::RelatedRows;
+use rowcast::model::related::{Key, RelatedRows};
 use rowcast::model::schema::Schema;
 use rowcast::model::value::Value;
 use rowcast::model::{file, link, system};
@@ -171,5 +174,38 @@ fn fanout(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fanout);
+fn watchers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fanout: watchers of a record each");
+    for many in [100, 1_000, 10_000] {
+        let catalog = catalog();
+        let limits = Limits::default();
+        let schema = catalog.named("earthquake").expect("the schema").clone();
+        let (mut registry, outbox) = (Registry::default(), Outbox::collector());
+        for n in 0..many {
+            let filter = Some(json!({"$or": [{"status": "reviewed"}, {"felt": n}]}));
+            let ask = Ask { schema: "earthquake".into(), filter, ..Ask::default() };
+            let principal = Arc::new(Principal::owner());
+            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a good question");
+            let request = Request::new(ask, Arc::new(Native), principal);
+            let (mode, plan) = (Mode::of(&request, &plan), Arc::new(plan));
+            let (key, outbox) = (Some(Key::Int(n)), outbox.clone());
+            registry.attach(
+                n as u64,
+                Listener { request, plan, key, mode, hold: None, outbox, told: 0 },
+            );
+        }
+        let mut fanout = Fanout::new(&limits).metered();
+        let mut one = commit(&schema, 1);
+        group.bench_function(format!("{many}"), |b| {
+            b.iter(|| {
+                one.position += 1;
+                black_box(fanout.tell(&registry, &one));
+                assert_eq!(outbox.take_all().len(), 1);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, fanout, watchers);
 criterion_main!(benches);

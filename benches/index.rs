@@ -36,7 +36,8 @@ const PARCEL: &str = r#"{
     { "name": "route", "label": "Route", "type": "string" },
     { "name": "status", "label": "Status", "type": "enum",
       "enums": [{ "value": "sent", "label": "S" }, { "value": "there", "label": "T" }] },
-    { "name": "at", "label": "At", "type": "time", "optional": true }
+    { "name": "at", "label": "At", "type": "time", "optional": true },
+    { "name": "note", "label": "Note", "type": "text", "optional": true }
   ]
 }"#;
 
@@ -58,6 +59,21 @@ fn mixed(n: usize) -> Json {
         2 => json!({"route": {"$like": format!("route-{n}-%")}}),
         _ => json!({"$or": [{"owner": format!("owner-{n}")}, {"route": format!("route-{n}")}]}),
     }
+}
+
+fn substring(n: usize) -> Json {
+    json!({"note": {"$contains": letters(n as u64, 8)}})
+}
+
+/// Letters by chance, always the same of one number.
+fn letters(of: u64, count: usize) -> String {
+    let mut state = of.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let letters = std::iter::repeat_with(|| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + ((state >> 33) % 26) as u8)
+    });
+    letters.take(count).collect()
 }
 
 struct Stage {
@@ -109,6 +125,12 @@ impl Stage {
                 "weight" => Value::Int(10 * n as i64 + 7),
                 "route" => Value::Text(format!("route-{n}-{at}").into()),
                 "status" => Value::Text("sent".into()),
+                // Two hundred letters, of which some plan asks for eight.
+                "note" => {
+                    let around = |half: u64| letters(u64::MAX - 2 * at as u64 - half, 96);
+                    let note = format!("{}{}{}", around(0), letters(n as u64, 8), around(1));
+                    Value::Text(note.into())
+                }
                 _ => Value::Null,
             };
             Row::new(self.schema.columns.iter().map(|column| value(&column.name)).collect())
@@ -128,7 +150,8 @@ impl Stage {
 }
 
 fn index(criterion: &mut Criterion) {
-    let kinds: [(&str, Kind); 3] = [("equality", equality), ("ranges", range), ("mixed", mixed)];
+    let kinds: [(&str, Kind); 4] =
+        [("equality", equality), ("ranges", range), ("mixed", mixed), ("substrings", substring)];
     // Filling takes longer than measuring.
     let chosen = std::env::var("INDEX_KINDS").ok();
     let is_chosen =

@@ -152,7 +152,7 @@ impl Like {
     }
 
     /// Texts that stand in every text that fits; perhaps not all of them.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
+    pub fn texts(&self) -> impl Iterator<Item = &str> + Clone {
         let (pieces, tail) = match &self.rest {
             Some(rest) => (rest.pieces.as_slice(), rest.tail.0.as_slice()),
             None => (&[][..], &[][..]),

@@ -93,7 +93,7 @@ pub fn measure(family: Family, plans: usize, time: Duration, tick: &dyn Fn(&str)
 
     tick("telling");
     let mut chance = Chance::new(plans as u64);
-    let mut fanout = Fanout::new(&Limits::default());
+    let mut fanout = Fanout::new(&Limits::default()).metered();
     let mut told = Told { registry: &registry, fanout: &mut fanout, stage: &mut stage };
     told.many(plans, WARM_CHANGES, time / 5, &mut chance);
     let (change, matched) = told.many(plans, MAX_CHANGES, time, &mut chance);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_family_is_told_to_those_who_match() {
-        for family in [Family::Equality, Family::Ranges, Family::Mixed] {
+        for family in [Family::Equality, Family::Ranges, Family::Mixed, Family::Substrings] {
             let cell = measure(family, 60, Duration::ZERO, &|_| ()).expect("measured");
             assert_eq!((cell.plans, cell.changes, cell.wrong), (60, MIN_CHANGES, 0), "{family:?}");
             assert!(cell.matches > 0.0, "{family:?}");

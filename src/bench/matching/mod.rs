@@ -36,7 +36,12 @@ pub struct Match {
     #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
     plans: Vec<usize>,
     /// Which plans, with commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "equality,ranges,mixed")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "equality,ranges,mixed,substrings"
+    )]
     family: Vec<Family>,
     /// How long changes are told, for each size
     #[arg(long, default_value_t = 2.0)]
@@ -178,7 +183,7 @@ fn print(text: &str) {
 fn table(cells: &[Cell]) -> String {
     let mut out = String::from(
         "match: one change told among distinct plans, in process; microseconds (insert, remove: median)\n\
-         plans                  p50      p99     mean   growth  matches   insert   p99.99      max   remove   p99.99      max  compile  bytes/plan\n",
+         plans                   p50      p99     mean   growth  matches   insert   p99.99      max   remove   p99.99      max  compile  bytes/plan\n",
     );
     let mut first: Option<&Cell> = None;
     for cell in cells {
@@ -190,7 +195,7 @@ fn table(cells: &[Cell]) -> String {
         let bytes = cell.bytes_per_plan.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         let _ = writeln!(
             out,
-            "{:<9}{plans:>10} {:>8.2} {:>8.2} {:>8.2} {growth:>8.1} {:>8.1} {:>8.2} {:>8.0} {:>8.0} {:>8.2} {:>8.0} {:>8.0} {:>8.2} {bytes:>11}",
+            "{:<10}{plans:>10} {:>8.2} {:>8.2} {:>8.2} {growth:>8.1} {:>8.1} {:>8.2} {:>8.0} {:>8.0} {:>8.2} {:>8.0} {:>8.0} {:>8.2} {bytes:>11}",
             cell.family,
             cell.change.p50_us,
             cell.change.p99_us,

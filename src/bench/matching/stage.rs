@@ -29,6 +29,8 @@ pub enum Family {
     Ranges,
     /// A third equality, a third ranges, a third a prefix or an OR of two equalities
     Mixed,
+    /// `text` has eight letters within its two hundred: one matches
+    Substrings,
 }
 
 impl Family {
@@ -38,6 +40,7 @@ impl Family {
             Family::Equality => "equality",
             Family::Ranges => "ranges",
             Family::Mixed => "mixed",
+            Family::Substrings => "substrings",
         }
     }
 
@@ -47,6 +50,7 @@ impl Family {
         match (self, n % 6) {
             (Family::Equality, _) | (Family::Mixed, 0 | 3) => json!({ "owner": n }),
             (Family::Ranges, _) => range(2),
+            (Family::Substrings, _) => json!({ "text": { "$contains": word(n) } }),
             (Family::Mixed, 1 | 4) => range(3),
             (Family::Mixed, 2) => json!({ "code": { "$like": format!("{}%", code(n)) } }),
             (Family::Mixed, _) => json!({ "$or": [{ "owner": n }, { "level": n }] }),
@@ -63,6 +67,11 @@ fn code(n: usize) -> String {
         char::from(letter)
     });
     letters.take(7).collect()
+}
+
+/// Eight letters by chance, the same ones for the same n.
+fn word(n: usize) -> String {
+    Chance::new(n as u64).letters(8)
 }
 
 /// A schema, and who asks.
@@ -135,7 +144,10 @@ impl Stage {
         let values = self.schema.columns.iter().map(|column| match &*column.name {
             "id" => Value::Int(self.commits as i64),
             "title" => Value::Text("A record like any other".into()),
-            "text" => Value::Text("x".repeat(200).into()),
+            "text" => {
+                let (before, after) = (chance.letters(96), chance.letters(96));
+                Value::Text(format!("{before}{}{after}", word(number(chance))).into())
+            }
             "code" => Value::Text(format!("{}-{}", code(number(chance)), self.commits).into()),
             "owner" | "level" => Value::Int(number(chance) as i64),
             "value" => Value::Float(number(chance) as f64 + 0.5),
@@ -176,6 +188,10 @@ impl Chance {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    fn letters(&mut self, count: usize) -> String {
+        (0..count).map(|_| char::from(b'a' + self.below(26) as u8)).collect()
     }
 
     /// One of 0 to `end` - 1.

@@ -12,6 +12,7 @@ use crate::model::schema::{Schema, Shape, Slot};
 use crate::model::value::Value;
 
 use super::Files;
+use super::fragment::{Crowd, Cut};
 use super::range::{Span, Spans};
 
 /// One place, in 16 bytes: a plan keeps its places for as long as it lives.
@@ -25,8 +26,8 @@ pub(super) enum Place {
     Value(Column),
     /// A beginning's length and hash.
     Prefix(Column, u8, u64),
-    /// Whether without regard to case, and the hash.
-    Fragment(Column, bool, u64),
+    /// How texts are cut, and the hash.
+    Fragment(Column, Cut, u64),
 }
 
 /// A [`Slot`] of half the size.
@@ -188,11 +189,11 @@ impl Filing<'_> {
             (TestOp::Like(like), false) | (TestOp::NotLike(like), true) => self.like(slot, like)?,
             (TestOp::Contains(needle), false) | (TestOp::NotContains(needle), true) => {
                 let texts = std::iter::once(needle.source());
-                self.fragment(slot, false, self.files.fragment.rarest(slot, texts))
+                self.fragment(slot, self.files.fragment.rarest(slot, texts))
             }
             (TestOp::ContainsFold(fold), false) | (TestOp::NotContainsFold(fold), true) => {
                 let rarest = self.files.fragment.rarest_folded(slot, fold.needle());
-                self.fragment(slot, true, rarest)
+                self.fragment(slot, rarest)
             }
             // Whatever else is asked is never TRUE of NULL.
             _ => self.value(slot),
@@ -214,7 +215,7 @@ impl Filing<'_> {
             return Some(self.equal(slot, &[Value::Text(text.into())]));
         }
         let rarest = self.files.fragment.rarest(slot, like.texts());
-        let mut best = Some(self.fragment(slot, false, rarest));
+        let mut best = Some(self.fragment(slot, rarest));
         let prefix = like.prefix();
         if !prefix.is_empty() {
             let weight = if prefix.len() < 3 { weight::LETTER } else { weight::PREFIX };
@@ -227,9 +228,9 @@ impl Filing<'_> {
     }
 
     /// Where nothing is long enough to be a fragment, by there being a value at all.
-    fn fragment(&self, slot: Slot, folded: bool, rarest: Option<(u64, usize)>) -> Way {
-        let Some((hash, crowd)) = rarest else { return self.value(slot) };
-        let places = vec![Place::Fragment(Column::of(slot), folded, hash)];
+    fn fragment(&self, slot: Slot, rarest: Option<Crowd>) -> Way {
+        let Some((cut, hash, crowd)) = rarest else { return self.value(slot) };
+        let places = vec![Place::Fragment(Column::of(slot), cut, hash)];
         Way { places, cost: (crowd as u64 + 1) * weight::FRAGMENT }
     }
 
@@ -286,6 +287,15 @@ fn spans_of(test: &Test, not: bool) -> Option<Spans> {
         TestOp::Lte(value) => TestOp::Gt(value.clone()),
         _ => return None,
     })
+}
+
+/// That some value is there says nearly nothing of rows that must be more.
+pub(super) fn loosen(places: &mut [Place]) {
+    for place in places {
+        if let Place::Presence(column, false) = place {
+            *place = Place::Value(*column);
+        }
+    }
 }
 
 /// Each place once, and the intervals of a column apart: no two begin or end alike.

@@ -1,5 +1,5 @@
-//! `$contains`, `$containsfold`, `$like '%abc%'`: by the column and three characters in a row that
-//! a value must have somewhere.
+//! `$contains`, `$containsfold`, `$like '%abc%'`: by the column and some characters in a row that a
+//! value must have somewhere.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -18,14 +18,32 @@ use super::posting::{Finds, Id, Mixed, Posting, Postings};
 const PROBE: usize = 8;
 const CHECK: usize = 50;
 
-/// One list per column and fragment, another for fragments without regard to case.
+/// Characters a fragment. There are some 17,000 of three letters, so that among a million plans each
+/// has its crowd, and a text comes by thousands of them; of five there are 12 million. Texts are
+/// gone through once for each length that is in use.
+const SHORT: usize = 3;
+const LONG: usize = 5;
+
+/// How a column's texts are cut into fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Cut {
+    /// Without regard to case: characters, not bytes.
+    folded: bool,
+    /// [`LONG`], not [`SHORT`].
+    long: bool,
+}
+
+/// A fragment's cut and hash, and how many plans are filed under it.
+pub(super) type Crowd = (Cut, u64, usize);
+
+/// One list per column, cut and fragment.
 #[derive(Debug)]
 pub(super) struct Fragments {
     /// Random and odd: where a fragment is filed cannot be known from outside.
-    keys: [u64; 3],
+    keys: [u64; LONG],
     postings: Postings,
     /// All plans of a column: a few are checked sooner than a value's fragments are looked for.
-    all: BTreeMap<(Slot, bool), Posting>,
+    all: BTreeMap<(Slot, Cut), Posting>,
 }
 
 impl Default for Fragments {
@@ -37,74 +55,101 @@ impl Default for Fragments {
 
 impl Fragments {
     /// Of the fragments of texts that a value must have, the one that fewest plans are filed
-    /// under: its hash, and how many those are. `None` where all are shorter than three.
+    /// under; a long one, where there is one. `None` where all texts are too short.
     pub(super) fn rarest<'t>(
         &self,
         slot: Slot,
-        texts: impl Iterator<Item = &'t str>,
-    ) -> Option<(u64, usize)> {
-        let bytes = texts.flat_map(|text| text.as_bytes().windows(3));
-        let hashes = bytes.map(|three| self.hash(slot, false, three.iter().map(|b| u32::from(*b))));
-        self.rarest_of(hashes)
+        texts: impl Iterator<Item = &'t str> + Clone,
+    ) -> Option<Crowd> {
+        let of = |length, long| {
+            let parts = texts.clone().flat_map(move |text| text.as_bytes().windows(length));
+            let cut = Cut { folded: false, long };
+            self.rarest_of(slot, cut, parts.map(|part| part.iter().map(|b| u32::from(*b))))
+        };
+        of(LONG, true).or_else(|| of(SHORT, false))
     }
 
     /// The same of a folded text.
-    pub(super) fn rarest_folded(&self, slot: Slot, text: &[u32]) -> Option<(u64, usize)> {
-        let threes = text.windows(3);
-        self.rarest_of(threes.map(|three| self.hash(slot, true, three.iter().copied())))
+    pub(super) fn rarest_folded(&self, slot: Slot, text: &[u32]) -> Option<Crowd> {
+        let of = |length, long| {
+            let parts = text.windows(length).map(|part| part.iter().copied());
+            self.rarest_of(slot, Cut { folded: true, long }, parts)
+        };
+        of(LONG, true).or_else(|| of(SHORT, false))
     }
 
-    fn rarest_of(&self, hashes: impl Iterator<Item = u64>) -> Option<(u64, usize)> {
-        hashes.map(|hash| (hash, self.postings.len(hash))).min_by_key(|(_, crowd)| *crowd)
+    fn rarest_of(
+        &self,
+        slot: Slot,
+        cut: Cut,
+        parts: impl Iterator<Item = impl Iterator<Item = u32>>,
+    ) -> Option<Crowd> {
+        let crowds = parts.map(|part| {
+            let hash = self.hash(slot, cut, part);
+            (cut, hash, self.postings.len(hash))
+        });
+        crowds.min_by_key(|(_, _, crowd)| *crowd)
     }
 
-    fn hash(&self, slot: Slot, folded: bool, three: impl Iterator<Item = u32>) -> u64 {
-        let column = (slot as u64) << 33 | u64::from(folded) << 32;
-        let mixed = three.zip(self.keys).fold(0_u64, |hash, (part, key)| {
+    fn hash(&self, slot: Slot, cut: Cut, part: impl Iterator<Item = u32>) -> u64 {
+        let column = (slot as u64) << 34 | u64::from(cut.folded) << 33 | u64::from(cut.long) << 32;
+        let mixed = part.zip(self.keys).fold(0_u64, |hash, (part, key)| {
             hash.wrapping_add((column | u64::from(part)).wrapping_mul(key))
         });
         mixed ^ mixed >> 32
     }
 
-    pub(super) fn add(&mut self, slot: Slot, folded: bool, hash: u64, plan: Id) {
-        self.all.entry((slot, folded)).or_insert(Posting::One(plan)).add(plan);
+    pub(super) fn add(&mut self, slot: Slot, cut: Cut, hash: u64, plan: Id) {
+        self.all.entry((slot, cut)).or_insert(Posting::One(plan)).add(plan);
         self.postings.add(hash, plan);
     }
 
-    pub(super) fn remove(&mut self, slot: Slot, folded: bool, hash: u64, plan: Id) {
+    pub(super) fn remove(&mut self, slot: Slot, cut: Cut, hash: u64, plan: Id) {
         self.postings.remove(hash, plan);
-        let all = self.all.get_mut(&(slot, folded));
+        let all = self.all.get_mut(&(slot, cut));
         if all.is_some_and(|all| all.remove(plan)) {
-            self.all.remove(&(slot, folded));
+            self.all.remove(&(slot, cut));
         }
     }
 
     pub(super) fn look_up(&self, row: &Row, out: &mut Finds) {
-        for ((slot, folded), all) in &self.all {
+        for ((slot, cut), all) in &self.all {
             let Value::Text(text) = row.get(*slot) else { continue };
             if all.len() * (CHECK + text.len() / 8) <= text.len() * PROBE {
                 all.give(out);
-            } else if *folded {
-                self.probe(*slot, true, text.chars().map(fold::fold), out);
-            } else {
-                self.probe(*slot, false, text.bytes().map(u32::from), out);
+                continue;
+            }
+            let bytes = text.bytes().map(u32::from);
+            let folded = text.chars().map(fold::fold);
+            match (cut.folded, cut.long) {
+                (false, false) => self.probe::<SHORT>(*slot, *cut, bytes, out),
+                (false, true) => self.probe::<LONG>(*slot, *cut, bytes, out),
+                (true, false) => self.probe::<SHORT>(*slot, *cut, folded, out),
+                (true, true) => self.probe::<LONG>(*slot, *cut, folded, out),
             }
         }
     }
 
-    fn probe(&self, slot: Slot, folded: bool, text: impl Iterator<Item = u32>, out: &mut Finds) {
+    fn probe<const LENGTH: usize>(
+        &self,
+        slot: Slot,
+        cut: Cut,
+        text: impl Iterator<Item = u32>,
+        out: &mut Finds,
+    ) {
         // A fragment may come again and again; its plans are given once.
         let mut met: HashSet<u64, Mixed> = HashSet::default();
-        let mut three = [0; 3];
+        let mut last = [0; LENGTH];
         for (at, part) in text.enumerate() {
-            three = [three[1], three[2], part];
+            last.rotate_left(1);
+            last[LENGTH - 1] = part;
             if out.is_over() {
                 return;
             }
-            if at < 2 {
+            if at + 1 < LENGTH {
                 continue;
             }
-            let hash = self.hash(slot, folded, three.into_iter());
+            let hash = self.hash(slot, cut, last.into_iter());
             if let Some(list) = self.postings.get(hash)
                 && met.insert(hash)
             {

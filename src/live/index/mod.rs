@@ -107,6 +107,9 @@ impl Index {
         let way = filing.way(predicate, false, About::Own(schema));
         let places = way.map(|way| {
             let mut places = way.places;
+            if !is_whole(predicate) {
+                file::loosen(&mut places);
+            }
             file::tidy(&mut places);
             places.into_boxed_slice()
         });
@@ -210,7 +213,7 @@ impl Files {
             Place::Equal(at, hash) => self.equal.add(at.slot(), *hash, plan),
             Place::Range(at, span) => self.range.add(at.slot(), **span, plan),
             Place::Prefix(at, length, hash) => self.prefix.add(at.slot(), (*length, *hash), plan),
-            Place::Fragment(at, folded, hash) => self.fragment.add(at.slot(), *folded, *hash, plan),
+            Place::Fragment(at, cut, hash) => self.fragment.add(at.slot(), *cut, *hash, plan),
             Place::Presence(at, null) => self.presence.add(at.slot(), *null, plan),
             Place::Value(at) => self.presence.add(at.slot(), false, plan),
         }
@@ -223,9 +226,7 @@ impl Files {
             Place::Prefix(at, length, hash) => {
                 self.prefix.remove(at.slot(), (*length, *hash), plan)
             }
-            Place::Fragment(at, folded, hash) => {
-                self.fragment.remove(at.slot(), *folded, *hash, plan)
-            }
+            Place::Fragment(at, cut, hash) => self.fragment.remove(at.slot(), *cut, *hash, plan),
             Place::Presence(at, null) => self.presence.remove(at.slot(), *null, plan),
             Place::Value(at) => self.presence.remove(at.slot(), false, plan),
         }
@@ -246,6 +247,15 @@ impl Files {
             && self.fragment.is_empty()
             && self.presence.is_empty()
             && self.scan.len() == 0
+    }
+}
+
+/// Whether a predicate asks for one thing alone: whoever comes by a value's being there then matches.
+fn is_whole(predicate: &Predicate) -> bool {
+    match predicate {
+        Predicate::Test(_) => true,
+        Predicate::Not(inner) => is_whole(inner),
+        _ => false,
     }
 }
 
