@@ -1,6 +1,5 @@
 //! All commits, one after the other, in log order; see `live::helm` for who does it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,9 +15,10 @@ use crate::store::Mark;
 use super::fanout::{Failure, Fanout, Late};
 use super::gap::Gaps;
 use super::message::Encode;
-use super::outbox::{Close, Frame};
+use super::outbox::{Close, Frame, Outbox};
+use super::positions::Place;
 use super::recent::Recent;
-use super::registry::{EncoderId, Listener, Mode, Registry, Tally};
+use super::registry::{Listener, Mode, Registry, Tally};
 use super::regrant;
 use super::round::Round;
 use super::source::Source;
@@ -51,7 +51,9 @@ pub(super) struct Matcher {
     pub(super) fanout: Fanout,
     /// When tokens are looked at next, and when positions are told.
     tick: Instant,
-    positions: Instant,
+    pub(super) positions: Instant,
+    /// How far they have been told, where some have and some have not.
+    pub(super) passing: Option<Place>,
 }
 
 impl Matcher {
@@ -81,6 +83,7 @@ impl Matcher {
             gaps: Gaps::default(),
             tick: Instant::now() + TICK,
             positions: Instant::now() + limits.ping_every,
+            passing: None,
             limits,
             parked: Vec::new(),
         })
@@ -156,7 +159,10 @@ impl Matcher {
 
     /// When the clock asks for something next.
     pub(super) fn due(&self) -> Instant {
-        self.tick.min(self.positions)
+        match self.passing {
+            Some(_) => Instant::now(),
+            None => self.tick.min(self.positions),
+        }
     }
 
     /// What is done by the clock.
@@ -167,10 +173,7 @@ impl Matcher {
             self.gaps.tidy();
             self.tick = now + TICK;
         }
-        if now >= self.positions {
-            self.positions();
-            self.positions = now + self.limits.ping_every;
-        }
+        self.positions_by(now);
     }
 
     pub(super) fn command(&mut self, command: Command) {
@@ -340,28 +343,6 @@ impl Matcher {
         }
     }
 
-    /// Gives those a fresh cursor for whom nothing matched since their last one.
-    pub(super) fn positions(&self) {
-        // As many as there are grants: perhaps one for each user.
-        let mut made: HashMap<(EncoderId, u64), Frame> = HashMap::new();
-        for group in self.registry.groups_with_cursors() {
-            let Some(grant) = group.mode.cursors else { continue };
-            for seat in &group.seats {
-                let told = seat.told.get();
-                if told > self.mark.position || told == self.mark.position && !seat.owed.get() {
-                    continue;
-                }
-                let frame = made
-                    .entry((group.encoder_id, grant))
-                    .or_insert_with(|| position(&*group.encoder, self.mark, grant));
-                if seat.outbox.offer_idle(frame) {
-                    seat.told.set(self.mark.position);
-                    seat.owed.set(false);
-                }
-            }
-        }
-    }
-
     /// Ends one subscription after what waits for it.
     pub(super) fn end(&mut self, id: SubId, error: &Error) {
         if let Some(subscriber) = self.registry.detach(id) {
@@ -378,7 +359,8 @@ impl Matcher {
         }
     }
 
-    fn stats(&self) -> Stats {
+    /// And whom to ask for what waits: that is not done here, where everybody would wait.
+    fn stats(&self) -> (Stats, Vec<Arc<Outbox>>) {
         let mut stats = Stats { plans: self.registry.plan_count(), ..Stats::default() };
         for Tally { name, listeners, scanned } in self.registry.tallies() {
             stats.by_schema.push((name.clone(), listeners));
@@ -388,21 +370,18 @@ impl Matcher {
         }
         stats.by_schema.sort();
         stats.scanned.sort();
-        for (_, subscriber) in self.registry.subscribers() {
-            stats.subscriptions += 1;
-            let (frames, bytes) = subscriber.outbox.waiting();
-            stats.slowest_frames = stats.slowest_frames.max(frames);
-            stats.slowest_bytes = stats.slowest_bytes.max(bytes);
-        }
+        let all = self.registry.subscribers();
+        let outboxes: Vec<_> = all.map(|(_, subscriber)| subscriber.outbox.clone()).collect();
+        stats.subscriptions = outboxes.len();
         let payers = self.registry.payers();
         (stats.spenders, stats.shared) = (payers.top(SPENDERS), payers.shared());
         (stats.behind_commits, stats.behind_bytes) = self.queue.waiting();
-        stats
+        (stats, outboxes)
     }
 }
 
 /// A message that says where the stream stands.
-fn position(encoder: &dyn Encode, mark: Mark, grant: u64) -> Frame {
+pub(super) fn position(encoder: &dyn Encode, mark: Mark, grant: u64) -> Frame {
     let cursor = Cursor { position: mark.position, stamp: mark.stamp, grant };
     Frame::new(encoder.position(&cursor.to_string()), Some(cursor))
 }

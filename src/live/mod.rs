@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod matcher;
 pub mod message;
 pub mod outbox;
+mod positions;
 pub mod recent;
 pub mod refill;
 pub mod registry;

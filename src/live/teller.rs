@@ -47,7 +47,7 @@ impl Teller {
     pub fn start_over(&mut self) {
         self.fanout.up_to(None);
         self.outbox.take_all();
-        for group in self.registry.groups_with_cursors() {
+        for (_, _, group) in self.registry.groups_with_cursors(0, 0) {
             group.seats.iter().for_each(|seat| seat.told.set(0));
         }
     }

@@ -51,6 +51,11 @@ pub(super) fn change(commit: &Commit, at: usize) -> Option<&Change> {
     }
 }
 
+/// The record that it is about.
+pub(super) fn key(commit: &Commit, found: &Found) -> Option<Key> {
+    Key::of(&change(commit, found.change)?.key)
+}
+
 /// How many indexes there are.
 pub(super) fn changes(commit: &Commit) -> usize {
     commit.changes.len() + commit.related.dependants.changes.len()

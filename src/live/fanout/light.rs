@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::live::outbox::{Frame, Offer, Outbox};
 use crate::live::registry::{Group, Registry};
 use crate::model::change::{Change, Commit};
-use crate::model::related::Key;
 
 use super::failure::Failure;
 use super::{ALL, Fanout, find};
@@ -163,8 +162,7 @@ impl Fanout {
             let Some(entry) = registry.plan(hits[0].plan) else { continue };
             seats += entry.open().map(count).sum::<usize>();
             if entry.has_keyed() {
-                let changes = hits.iter().filter_map(|hit| find::change(commit, hit.change));
-                for key in changes.filter_map(|change| Key::of(&change.key)) {
+                for key in hits.iter().filter_map(|hit| find::key(commit, hit)) {
                     seats += entry.keyed(&key).map(count).sum::<usize>();
                 }
             }

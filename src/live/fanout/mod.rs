@@ -8,6 +8,7 @@ mod failure;
 mod find;
 mod frames;
 mod light;
+mod offer;
 mod relief;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +22,7 @@ use crate::model::schema::SchemaId;
 use crate::query::Body;
 
 use super::message::Event;
-use super::outbox::{self, Batch, Carrier, Frame, Offer, Outbox};
+use super::outbox::{self, Carrier, Frame, Outbox};
 use super::registry::{Entry, Group, PlanId, Registry};
 
 use bodies::Bodies;
@@ -299,36 +300,35 @@ impl Fanout {
         if over {
             self.fail(plan, false, Fault::TooMuch);
         } else {
-            self.each_group(&told, &mut lists, Fanout::tell_group);
+            self.tell_groups(&told, &mut lists);
         }
         self.lists = lists;
     }
 
     /// Does `each` with each group that is told something, and what that is, until one gives
     /// `false`.
-    fn each_group(
+    fn each_group<'a>(
         &mut self,
-        told: &Told<'_>,
+        told: &Told<'a>,
         [all, one]: &mut [Lists; 2],
-        each: fn(&mut Fanout, &Group, &Told<'_>, &Lists) -> bool,
+        mut each: impl FnMut(&mut Fanout, &'a Group, &Lists) -> bool,
     ) -> bool {
         let Told { entry, commit, hits, no_transitions, .. } = *told;
         let spared = |group: &Group| no_transitions && group.mode.transitions;
         all.clear();
         hits.iter().for_each(|hit| all.add(hit));
         for group in entry.open() {
-            if !spared(group) && !each(self, group, told, all) {
+            if !spared(group) && !each(self, group, all) {
                 return false;
             }
         }
         if entry.has_keyed() {
             for hit in hits {
-                let key = find::change(commit, hit.change).and_then(|change| Key::of(&change.key));
-                let Some(key) = key else { continue };
+                let Some(key) = find::key(commit, hit) else { continue };
                 one.clear();
                 one.add(hit);
                 for group in entry.keyed(&key) {
-                    if !spared(group) && !each(self, group, told, one) {
+                    if !spared(group) && !each(self, group, one) {
                         return false;
                     }
                 }
@@ -362,69 +362,8 @@ impl Fanout {
     }
 
     /// Whether all that a group is told is encoded already.
-    fn has_frames(&mut self, group: &Group, _: &Told<'_>, lists: &Lists) -> bool {
+    fn has_frames(&mut self, group: &Group, lists: &Lists) -> bool {
         self.list(group, lists);
         self.frames.has(&self.messages, group.mode.cursors)
-    }
-
-    /// Always `true`: the next one is told too.
-    fn tell_group(&mut self, group: &Group, told: &Told<'_>, lists: &Lists) -> bool {
-        let Told { body, commit, .. } = *told;
-        self.list(group, lists);
-        let Some((last, others)) = self.messages.split_last() else { return true };
-        let encoder = &*group.encoder;
-        for message in others {
-            self.offered.push(self.frames.plain(*message, encoder, &self.bodies, body));
-        }
-        let frame = match group.mode.cursors {
-            None => self.frames.plain(*last, encoder, &self.bodies, body),
-            Some(grant) => {
-                let cursor = (&mut self.cursors, commit, grant);
-                self.frames.last(*last, encoder, &self.bodies, body, cursor)
-            }
-        };
-        self.offered.push(frame);
-        self.offer(group, commit.position);
-        self.offered.clear();
-        true
-    }
-
-    fn offer(&mut self, group: &Group, position: u64) {
-        self.spoke = true;
-        let frames = &self.offered[..];
-        let bytes = outbox::size(frames);
-        // No longer than for one group: what is staged is locked, and the next may have to flush.
-        let together = self.at_once && !self.light && group.seats.len() > outbox::FEW;
-        let mut batch = Batch::new(self.carrier.as_deref_mut());
-        if together {
-            batch.tell(position, frames);
-        }
-        for seat in &group.seats {
-            if position <= seat.told.get() {
-                continue;
-            }
-            if group.mode.cursors.is_some() {
-                seat.told.set(position);
-                seat.owed.set(false);
-            }
-            let offer = match (self.light, self.at_once) {
-                (true, _) => seat.outbox.send_now(position, frames, bytes),
-                (false, true) if together => Some(batch.send(&seat.outbox)),
-                (false, true) => Some(seat.outbox.send(position, frames, bytes)),
-                (false, false) => Some(seat.outbox.offer_sized(position, frames, bytes)),
-            };
-            let Some(offer) = offer else {
-                self.late.push(Late::new(&seat.outbox, position, frames));
-                continue;
-            };
-            match offer {
-                Offer::Due => self.due.push(seat.outbox.clone()),
-                Offer::Overflowed => {
-                    tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
-                }
-                Offer::Taken | Offer::Ended => {}
-            }
-        }
-        batch.end();
     }
 }

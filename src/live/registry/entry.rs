@@ -12,6 +12,7 @@ use crate::model::related::Key;
 use crate::query::Plan;
 
 use super::payers::Audience;
+use super::siblings::{Like, Siblings};
 use super::slab::Slab;
 use super::{BodyId, EncoderId, Mode, ReadingId};
 
@@ -24,6 +25,8 @@ pub struct Group {
     /// The one record they want.
     pub(in crate::live) key: Option<Key>,
     pub(in crate::live) seats: Vec<Seat>,
+    /// Its place among its siblings.
+    place: usize,
 }
 
 pub struct Seat {
@@ -43,8 +46,8 @@ pub struct Entry {
     pub(in crate::live) events: Events,
     pub(super) groups: Slab<Group>,
     /// Groups with a `key`, by it; the others in `open`.
-    pub(super) by_key: Table<Key, Vec<usize>>,
-    pub(super) open: Vec<usize>,
+    pub(super) by_key: Table<Key, Siblings>,
+    pub(super) open: Siblings,
     pub(super) listeners: usize,
     /// Of them, who is told transitions, and who is told which fields changed.
     pub(super) transitions: usize,
@@ -59,6 +62,12 @@ pub struct Entry {
     pub(in crate::live) audience: Audience,
 }
 
+impl Group {
+    pub(super) fn like(&self) -> Like {
+        (self.encoder_id, self.events, self.mode)
+    }
+}
+
 impl Entry {
     /// A plan that nobody listens to yet.
     pub(super) fn new(plan: Arc<Plan>, body: BodyId) -> Self {
@@ -68,7 +77,7 @@ impl Entry {
             events: Events::NONE,
             groups: Slab::default(),
             by_key: Table::default(),
-            open: Vec::new(),
+            open: Siblings::default(),
             listeners: 0,
             transitions: 0,
             changes: 0,
@@ -94,18 +103,15 @@ impl Entry {
         self.cursors += usize::from(mode.cursors.is_some());
         self.events = self.events.with(request.events);
         let siblings = match key {
-            Some(key) => self.by_key.get_or_insert_with(key.clone(), Vec::new),
+            Some(key) => self.by_key.get_or_insert_with(key.clone(), Siblings::default),
             None => &mut self.open,
         };
-        for at in siblings.iter() {
-            if let Some(group) = self.groups.get_mut(*at)
-                && group.encoder_id == encoder_id
-                && group.events == request.events
-                && group.mode == mode
-            {
-                group.seats.push(seat);
-                return (*at, group.seats.len() - 1);
-            }
+        let like = (encoder_id, request.events, mode);
+        if let Some(at) = siblings.find(&self.groups, &like)
+            && let Some(group) = self.groups.get_mut(at)
+        {
+            group.seats.push(seat);
+            return (at, group.seats.len() - 1);
         }
         let group = Group {
             encoder: request.encoder.clone(),
@@ -114,9 +120,10 @@ impl Entry {
             mode,
             key: key.clone(),
             seats: vec![seat],
+            place: siblings.next(),
         };
         let at = self.groups.add(group);
-        siblings.push(at);
+        siblings.add(&self.groups, at);
         (at, 0)
     }
 
@@ -132,27 +139,33 @@ impl Entry {
         if !group.seats.is_empty() {
             return (left, group.seats.get(seat).map(|moved| moved.subscriber));
         }
-        match self.groups.remove(at).and_then(|group| group.key) {
-            None => self.open.retain(|group| *group != at),
+        let Some(group) = self.groups.remove(at) else { return (left, None) };
+        let (place, like) = (group.place, group.like());
+        let mut moved = None;
+        match &group.key {
+            None => moved = self.open.remove(place, &like),
             Some(key) => {
-                self.by_key.remove_if(&key, |siblings| {
-                    siblings.retain(|group| *group != at);
+                self.by_key.remove_if(key, |siblings| {
+                    moved = siblings.remove(place, &like);
                     siblings.is_empty()
                 });
             }
+        }
+        if let Some(moved) = moved.and_then(|moved| self.groups.get_mut(moved)) {
+            moved.place = place;
         }
         (left, None)
     }
 
     /// The groups that want every record of the plan.
     pub(in crate::live) fn open(&self) -> impl Iterator<Item = &Group> {
-        self.open.iter().filter_map(|at| self.groups.get(*at))
+        self.open.groups(&self.groups)
     }
 
     /// The groups that want this record alone.
     pub(in crate::live) fn keyed(&self, key: &Key) -> impl Iterator<Item = &Group> {
-        let groups = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
-        groups.iter().filter_map(|at| self.groups.get(*at))
+        let siblings = self.by_key.get(key).into_iter();
+        siblings.flat_map(|siblings| siblings.groups(&self.groups))
     }
 
     /// Whether every group wants one record alone.

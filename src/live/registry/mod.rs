@@ -4,6 +4,7 @@ mod bodies;
 mod entry;
 pub mod payers;
 mod readings;
+mod siblings;
 mod slab;
 mod standing;
 #[cfg(test)]
@@ -412,11 +413,19 @@ impl Registry {
         self.plans.iter().map(|(_, entry)| entry)
     }
 
-    /// The groups of all plans that are sent cursors.
-    pub(in crate::live) fn groups_with_cursors(&self) -> impl Iterator<Item = &Group> {
-        let plans = self.with_cursors.iter().filter_map(|id| self.plan(*id));
-        let groups = plans.flat_map(|entry| entry.groups.iter().map(|(_, group)| group));
-        groups.filter(|group| group.mode.cursors.is_some())
+    /// The groups of all plans that are sent cursors, in the order of their plans and their
+    /// numbers there, from this one on.
+    pub(in crate::live) fn groups_with_cursors(
+        &self,
+        plan: PlanId,
+        group: usize,
+    ) -> impl Iterator<Item = (PlanId, usize, &Group)> {
+        let plans = self.with_cursors.range(plan..).filter_map(|id| Some((*id, self.plan(*id)?)));
+        let groups = plans.flat_map(move |(id, entry)| {
+            let from = if id == plan { group } else { 0 };
+            entry.groups.iter_from(from).map(move |(at, group)| (id, at, group))
+        });
+        groups.filter(|(_, _, group)| group.mode.cursors.is_some())
     }
 
     pub fn subscribers(&self) -> impl Iterator<Item = (SubId, &Subscriber)> {

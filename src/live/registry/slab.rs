@@ -101,6 +101,11 @@ impl<T> Slab<T> {
         places.filter_map(|(at, place)| Some((at, place.thing()?)))
     }
 
+    /// The same from a number on; those before are not looked at.
+    pub fn iter_from(&self, from: usize) -> impl Iterator<Item = (usize, &T)> {
+        (from..self.places()).filter_map(|at| Some((at, self.get(at)?)))
+    }
+
     /// How many things there are.
     pub fn len(&self) -> usize {
         self.len
@@ -159,6 +164,9 @@ mod tests {
             *slab.get_mut(*at).expect("a thing") += 1;
         }
         assert!(slab.iter().eq(map.iter().map(|(at, thing)| (*at, thing))));
+        for from in [0, 1, PART - 1, PART, most / 2, most, most + 1] {
+            assert!(slab.iter_from(from).eq(map.range(from..).map(|(at, thing)| (*at, thing))));
+        }
         assert_eq!(slab.get_mut(most), None);
     }
 }

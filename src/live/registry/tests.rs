@@ -260,3 +260,54 @@ fn plans_of_single_records_are_found_by_them() {
     assert!(registry.is_empty() && registry.plans().next().is_none());
     assert!(registry.by_schema.is_empty() && registry.index.is_empty());
 }
+
+/// Of each kind there is one group, however many there are, of all records and of one.
+#[test]
+fn listeners_who_are_told_alike_are_one_group() {
+    let catalog = catalog(1, &files(""));
+    let limits = Limits::default();
+    let mut state = 3_u64;
+    let mut roll = |sides: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % sides
+    };
+    let mut registry = Registry::default();
+    let mut here: HashMap<SubId, (u64, Option<Key>)> = HashMap::new();
+    let mut most = 0;
+    for step in 0..6_000 {
+        let id = roll(200);
+        // More come than go, then more go than come.
+        let comes = roll(4) < if step % 2_000 < 1_000 { 3 } else { 1 };
+        if !comes || here.contains_key(&id) {
+            assert_eq!(registry.detach(id).is_some(), here.remove(&id).is_some());
+        } else {
+            let ask = Ask { schema: "blog".into(), ..Ask::default() };
+            let principal = Arc::new(Principal::owner());
+            let plan = Plan::compile(&catalog, &principal, &limits, &ask).expect("a plan");
+            let request = Request::new(ask, Arc::new(Plain), principal);
+            let (plan, outbox) = (Arc::new(plan), Outbox::collector());
+            let grant = roll(40);
+            let mode = Mode { cursors: Some(grant), ..Mode::default() };
+            let key = (roll(3) == 0).then_some(Key::Int(1));
+            let listener =
+                Listener { request, plan, key: key.clone(), mode, hold: None, outbox, told: 0 };
+            registry.attach(id, listener);
+            here.insert(id, (grant, key));
+        }
+        let Some(entry) = registry.plans().next() else { continue };
+        let keyed = entry.keyed(&Key::Int(1)).inspect(|group| assert!(group.key.is_some()));
+        let mut kinds = BTreeSet::new();
+        for group in entry.open().inspect(|group| assert!(group.key.is_none())).chain(keyed) {
+            let kind = (group.mode.cursors.expect("a grant"), group.key.clone());
+            for seat in &group.seats {
+                assert_eq!(here[&seat.subscriber], kind);
+            }
+            assert!(kinds.insert(kind), "twice");
+        }
+        assert_eq!(kinds, here.values().cloned().collect());
+        most = most.max(entry.open().count());
+    }
+    assert!(most > 30, "{most}");
+    here.into_keys().for_each(|id| drop(registry.detach(id)));
+    assert!(registry.is_empty() && registry.plans().next().is_none());
+}

@@ -1,10 +1,14 @@
-//! What is looked for once, however many wait for it.
+//! What is done once, or some at a time, however many it is for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
 use super::desk::*;
+use super::rounds::{Asked, Writes};
+use super::world::take;
 use crate::limits::Limits;
 use crate::live::helm::Helm;
 use crate::live::*;
@@ -121,4 +125,99 @@ fn what_records_depend_on_is_told_to_all_who_read_it() {
     desk.matcher.commit(&commit);
     assert_eq!(end(&back), Some(4410));
     assert!(ears.iter().all(|ear| !brief(ear).is_empty() && end(ear).is_none()));
+}
+
+/// Each hears once where the stream stands, as of its turn, whoever comes and goes between.
+#[test]
+fn positions_are_told_some_at_a_time() {
+    let mut desk = Desk::new(Limits { ping_every: Duration::ZERO, ..Limits::default() });
+    let ears: Vec<_> = (0..600)
+        .map(|n| {
+            desk.listen(|request| {
+                request.start = Start::Now;
+                request.told.changes = n % 2 == 0;
+                request.ask.filter = Some(json!({"views": 1_000 + n / 300}));
+            })
+        })
+        .collect();
+    let told =
+        |ears: &[Arc<Outbox>]| -> Vec<Vec<Json>> { ears.iter().map(|ear| heard(ear)).collect() };
+    let count = |told: &[Vec<Json>], at: u64| {
+        let here = |message: &Json| message["cursor"] == at;
+        told.iter().flatten().filter(|message| here(message)).count()
+    };
+    assert_eq!(count(&told(&ears), 0), 600, "where each became active");
+    desk.put(&[blog(1, "a")]);
+    desk.matcher.clockwork();
+    let first = told(&ears);
+    assert_eq!((count(&first, 1), first.concat().len()), (256, 256));
+    assert!(desk.matcher.due() <= Instant::now(), "it goes on");
+    // What is told between is the later ones' position. Some leave and some come, each moving others.
+    desk.put(&[blog(2, "a")]);
+    for id in (1..=600).step_by(50) {
+        assert!(desk.matcher.registry.detach(id).is_some());
+    }
+    let late = desk.listen(|request| {
+        request.start = Start::Now;
+        request.ask.filter = Some(json!({"views": 1_000}));
+    });
+    assert_eq!(heard(&late)[0]["cursor"], 2);
+    let mut all = first;
+    for _ in 0..2 {
+        desk.matcher.clockwork();
+        for (all, more) in all.iter_mut().zip(told(&ears)) {
+            all.extend(more);
+        }
+    }
+    let stays = |n: &usize| n % 50 != 0;
+    assert!(all.iter().enumerate().all(|(n, told)| !stays(&n) || !told.is_empty()), "all are told");
+    assert_eq!(heard(&late), Vec::<Json>::new());
+    // Nobody is behind after another pass, and nobody is told anything twice.
+    for _ in 0..3 {
+        desk.matcher.clockwork();
+        for (all, more) in all.iter_mut().zip(told(&ears)) {
+            all.extend(more);
+        }
+    }
+    for (n, told) in all.iter().enumerate().filter(|(n, _)| stays(n)) {
+        let cursors: Vec<u64> = told.iter().filter_map(|told| told["cursor"].as_u64()).collect();
+        assert!(cursors == [1, 2] || cursors == [2], "{n}: {cursors:?}");
+    }
+}
+
+/// A plan whose listeners are told in different ways has their writes made together all the same.
+#[test]
+fn the_carrier_writes_to_all_groups_of_a_plan_at_once() {
+    let mut desk = Desk::new(Limits::default());
+    let events = [Events::ALL, Events::only(Event::Create)];
+    let ways = events.into_iter().flat_map(|events| [(events, false), (events, true)]);
+    let ways: Vec<_> =
+        ways.flat_map(|way| [None, Some("1"), None, None].map(|id| (way, id))).collect();
+    let mut ears = Vec::new();
+    for ((events, cursors), id) in ways {
+        let outbox = desk.listen(|request| {
+            request.events = events;
+            request.start = if cursors { Start::Now } else { Start::Live };
+            request.id = id.map(str::to_owned);
+        });
+        take(&outbox);
+        let writes = Arc::new(Writes::default());
+        outbox.attach(writes.clone());
+        ears.push((cursors, id, writes));
+    }
+    let asked = Asked::default();
+    desk.matcher.fanout.carry_with(Box::new(asked.clone()));
+    for id in 1..=3 {
+        let commit = one(&mut desk, id);
+        desk.sink.committed(&[commit]);
+        assert!(desk.matcher.step());
+        assert_eq!(asked.0.swap(0, Ordering::Relaxed), 1);
+        for (cursors, only, writes) in &ears {
+            let (writes, bytes) = writes.take();
+            let hears = only.is_none() || id == 1;
+            assert_eq!(writes.len(), usize::from(hears));
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            assert_eq!(text.contains("\"cursor\":\""), hears && *cursors, "{text}");
+        }
+    }
 }

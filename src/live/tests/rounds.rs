@@ -46,7 +46,7 @@ fn listen_to(desk: &mut Desk, select: &str) -> Arc<Writes> {
 
 /// Counts how often it is asked to write to many.
 #[derive(Clone, Default)]
-struct Asked(Arc<AtomicUsize>);
+pub(super) struct Asked(pub(super) Arc<AtomicUsize>);
 
 impl Carrier for Asked {
     fn carry(&mut self, writes: &[Write<'_>], results: &mut [io::Result<usize>]) {
