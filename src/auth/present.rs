@@ -178,7 +178,9 @@ fn bearer(value: &str) -> Option<&str> {
 /// A token stands in one piece.
 fn plausible(token: &str) -> Option<&str> {
     let token = token.trim();
-    (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())).then_some(token)
+    // All of it, so that many bytes are looked at at once.
+    let graphic = token.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
+    (!token.is_empty() && graphic).then_some(token)
 }
 
 fn subprotocols(headers: &HeaderMap) -> Vec<&str> {

@@ -147,6 +147,7 @@ fn configure(flags: Flags, level: &str) -> Result<Config> {
         .with_env_filter(filter)
         .with_writer(log::start().map_err(Error::internal)?)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .event_format(log::Lines::default())
         .init();
     Ok(config)
 }

@@ -7,6 +7,8 @@
 //! `Content-Length`. Where the next request begins cannot be told that way (chunks, an upgrade),
 //! the rest of the connection is left as it comes.
 
+use memchr::memchr;
+
 /// Longest header line that is looked at: the names that count are shorter.
 const LINE_BYTES: usize = 64;
 
@@ -64,15 +66,11 @@ impl Targets {
                         continue;
                     }
                     None => {
-                        let ordinary = |byte: &u8| escape(*byte).is_none() && *byte != b'\n';
-                        let taken = rest.iter().take_while(|byte| ordinary(byte)).count();
-                        self.line(rest, taken)
+                        let special = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'\n');
+                        self.line(rest, rest.iter().position(special))
                     }
                 },
-                Place::Head => {
-                    let taken = rest.iter().take_while(|byte| **byte != b'\n').count();
-                    self.line(rest, taken)
-                }
+                Place::Head => self.line(rest, memchr(b'\n', rest)),
             };
             if let Some(rewritten) = &mut rewritten {
                 rewritten.extend_from_slice(&rest[..taken]);
@@ -82,15 +80,30 @@ impl Targets {
         rewritten
     }
 
-    /// `taken` bytes of a line, and its end if that comes next. Gives what was taken in all.
-    fn line(&mut self, rest: &[u8], taken: usize) -> usize {
+    /// The bytes of a line that end before `end`, and the end of the line if it is there. Gives how
+    /// many were taken in all.
+    fn line(&mut self, rest: &[u8], end: Option<usize>) -> usize {
+        let taken = end.unwrap_or(rest.len());
+        let some = &rest[..taken];
+        let ends = rest.get(taken) == Some(&b'\n');
+        // Mostly a line comes in one piece, and need not be kept for its other ones.
+        if ends && self.line.is_empty() {
+            self.whole(&some[..taken.min(LINE_BYTES)]);
+            return taken + 1;
+        }
         let room = LINE_BYTES.saturating_sub(self.line.len());
-        self.line.extend_from_slice(&rest[..taken.min(room)]);
-        if rest.get(taken) != Some(&b'\n') {
+        self.line.extend_from_slice(&some[..taken.min(room)]);
+        if !ends {
             return taken;
         }
         let line = std::mem::take(&mut self.line);
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        self.whole(&line);
+        taken + 1
+    }
+
+    /// A line, of a long one its beginning.
+    fn whole(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         match self.place {
             // Empty lines may stand before a request.
             Place::RequestLine if line.is_empty() => {}
@@ -107,11 +120,10 @@ impl Targets {
             }
             _ => self.header(line),
         }
-        taken + 1
     }
 
     fn header(&mut self, line: &[u8]) {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return };
+        let Some(colon) = memchr(b':', line) else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
