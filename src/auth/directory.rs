@@ -4,7 +4,7 @@
 //! store. Commits are applied in log order by whoever writes them, before the writer is answered:
 //! whoever was told that a user is disabled finds that user refused.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Map, Value as Json};
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::filter::{Predicate, Truth};
 use crate::model::catalog::Catalog;
 use crate::model::change::{Change, Commit, Notice, Row};
+use crate::model::map::IdMap;
 use crate::model::schema::{Schema, SchemaId, Shape, Slot};
 use crate::model::value::Value;
 use crate::store::{Query, Rows};
@@ -33,12 +34,12 @@ pub struct Directory {
 struct State {
     /// `None` until loaded: commits before that are in what is loaded.
     layout: Option<Layout>,
-    users: HashMap<Uuid, User>,
-    roles: HashMap<Uuid, Arc<str>>,
-    members: HashMap<Uuid, BTreeSet<Uuid>>,
+    users: IdMap<Uuid, User>,
+    roles: IdMap<Uuid, Arc<str>>,
+    members: IdMap<Uuid, BTreeSet<Uuid>>,
     /// (issuer, subject) → users linked to it; more than one is a mistake, and lets in neither.
-    linked: HashMap<(Arc<str>, Arc<str>), BTreeSet<Uuid>>,
-    sessions: HashMap<Uuid, Session>,
+    linked: IdMap<(Arc<str>, Arc<str>), BTreeSet<Uuid>>,
+    sessions: IdMap<Uuid, Session>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -219,6 +220,24 @@ impl Directory {
         })
     }
 
+    /// Whether [`Directory::own`] would give the very same principal, of a session of its own: told
+    /// at less cost.
+    pub fn still(&self, principal: &Principal, now: i64) -> bool {
+        let (Some(user), Some(session)) = (principal.user, principal.session) else {
+            return false;
+        };
+        let (state, roles) = (self.read(), &principal.roles);
+        let open = |open: &Session| open.user == user && open.expires > now;
+        let named = |known: &User| principal.username.as_ref() == Some(&known.username);
+        let mut names = 0;
+        let mut held = state.names_of(&user).inspect(|_| names += 1);
+        state.sessions.get(&session).is_some_and(open)
+            && state.active(&user).is_some_and(named)
+            && held.all(|name| roles.contains(name))
+            && names == roles.len()
+            && principal.admin == roles.iter().any(|role| &**role == ADMIN)
+    }
+
     /// The principal behind an outside issuer's token whose claims are proven: `None` when no
     /// issuer is configured, the user linked to its subject is not active, or two are linked.
     ///
@@ -242,7 +261,7 @@ impl Directory {
             let id = ids.first().filter(|_| ids.len() == 1)?;
             principal.username = Some(state.active(id)?.username.clone());
             principal.user = Some(*id);
-            roles.extend(state.roles_of(id).into_iter().filter(|role| &**role != ADMIN));
+            roles.extend(state.names_of(id).filter(|role| &***role != ADMIN).cloned());
         }
         roles.sort();
         roles.dedup();
@@ -365,17 +384,15 @@ impl State {
 
     /// Sorted names, without those that hold by themselves.
     fn roles_of(&self, user: &Uuid) -> Vec<Arc<str>> {
-        let mut names: Vec<Arc<str>> = self
-            .members
-            .get(user)
-            .into_iter()
-            .flatten()
-            .filter_map(|role| self.roles.get(role))
-            .filter(|name| !BUILT_IN.contains(&&***name))
-            .cloned()
-            .collect();
+        let mut names: Vec<_> = self.names_of(user).cloned().collect();
         names.sort();
         names
+    }
+
+    /// The same, in no order. Each stands there once, as no two roles have one name.
+    fn names_of(&self, user: &Uuid) -> impl Iterator<Item = &Arc<str>> {
+        let roles = self.members.get(user).into_iter().flatten();
+        roles.filter_map(|role| self.roles.get(role)).filter(|name| !BUILT_IN.contains(&&***name))
     }
 
     fn linked_to(&self, issuer: &Arc<str>, subject: &str) -> Option<&BTreeSet<Uuid>> {

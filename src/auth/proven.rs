@@ -3,10 +3,11 @@
 //! Only what the signature says is kept; times, sessions and users are looked at every time. A
 //! token is kept as its SHA-256, so none stays in memory. Verifying one anew took 6 us.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
+
+use crate::model::map::IdMap;
 
 /// How many are kept at least, if they are small, and half of how many at most.
 pub const PROVEN: usize = 8_192;
@@ -33,8 +34,8 @@ pub struct Proven<V> {
 /// When `young` is full it becomes `old`, and what nobody asked for since it did last is gone; that
 /// a token has expired changes nothing.
 struct Kept<V> {
-    young: HashMap<Digest, Known<V>>,
-    old: HashMap<Digest, Known<V>>,
+    young: IdMap<Digest, Known<V>>,
+    old: IdMap<Digest, Known<V>>,
     /// Of `young`.
     bytes: usize,
 }
@@ -46,7 +47,7 @@ struct Known<V> {
 
 impl<V> Default for Proven<V> {
     fn default() -> Self {
-        let kept = Kept { young: HashMap::new(), old: HashMap::new(), bytes: 0 };
+        let kept = Kept { young: IdMap::default(), old: IdMap::default(), bytes: 0 };
         Proven { kept: Mutex::new(kept) }
     }
 }
@@ -118,7 +119,7 @@ mod tests {
     fn tokens_that_say_much_are_few() {
         let proven = Proven::default();
         let name = |n: usize| digest(&format!("token {n}"));
-        let sum = |all: &HashMap<_, Known<_>>| all.values().map(|known| known.bytes).sum::<usize>();
+        let sum = |all: &IdMap<_, Known<_>>| all.values().map(|known| known.bytes).sum::<usize>();
         for n in 0..1_000 {
             proven.put(name(n % 300), n, 64 << 10);
             // Again, and as much as before.

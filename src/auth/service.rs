@@ -200,12 +200,11 @@ impl Auth {
         let digest = proven::digest(token);
         if let Some(known) = self.proven.get(&digest) {
             token::check_claims(&known.claims, now)?;
-            let principal = self.present(&known.claims, now)?;
             // Who has many sockets is held in memory once.
-            if principal == *known.principal {
+            if self.directory.still(&known.principal, now) {
                 return Ok(known.principal);
             }
-            let principal = Arc::new(principal);
+            let principal = Arc::new(self.present(&known.claims, now)?);
             let own = Own { principal: principal.clone(), ..known };
             self.proven.put(digest, own, token.len());
             return Ok(principal);

@@ -2,7 +2,6 @@
 //! named, the plan of the answer. Kept for principals who write again: made anew they took a sixth
 //! of all instructions of a small create (34,000 of 219,000).
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
@@ -12,6 +11,7 @@ use crate::auth::principal::Principal;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::model::catalog::Catalog;
+use crate::model::map::IdMap;
 use crate::model::schema::{FieldRef, Schema, SchemaId, SchemaKind, Shape};
 use crate::query::{Ask, Plan};
 
@@ -94,7 +94,7 @@ type Name = (SchemaId, Action, Option<Uuid>);
 #[derive(Default)]
 struct State {
     catalog: Arc<Catalog>,
-    kept: HashMap<Name, (Principal, Arc<Terms>)>,
+    kept: IdMap<Name, (Principal, Arc<Terms>)>,
 }
 
 impl Known {

@@ -10,7 +10,7 @@ use crate::auth::directory::Layout;
 use crate::auth::principal::Principal;
 use crate::error::{Error, Kind, Result};
 use crate::model::catalog::Catalog;
-use crate::model::change::Commit;
+use crate::model::change::{Change, Commit};
 use crate::model::related::{Key, Paths};
 use crate::model::schema::{Schema, SchemaId};
 use crate::query::Plan;
@@ -73,9 +73,8 @@ fn logged_in(matcher: &mut Matcher) {
 
 /// Whether the commit may grant anything anew.
 pub(super) fn concerned(matcher: &Matcher, commit: &Commit) -> bool {
-    let layout = || Layout::of(&matcher.catalog);
-    let names = |layout: Layout| commit.changes.iter().any(|change| layout.concerns(change.schema));
-    !commit.notices.is_empty() || layout().is_some_and(names)
+    let of_rights = |change: &Change| matcher.catalog.is_of_rights(change.schema);
+    !commit.notices.is_empty() || commit.changes.iter().any(of_rights)
 }
 
 /// Looks for changes of users and roles. Users may change their own records as often as they like:

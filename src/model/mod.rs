@@ -7,6 +7,7 @@ pub mod file;
 pub mod json;
 pub mod lines;
 pub mod link;
+pub mod map;
 pub mod near;
 pub mod related;
 pub mod schema;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::catalog::Catalog;
-use crate::model::change::{Commit, Notice};
+use crate::model::change::{Change, Commit, Notice};
 use crate::model::schema::{Schema, Shape};
 use crate::model::value::Value;
 
@@ -51,17 +51,8 @@ pub enum Refresh {
 
 /// Whether a commit may change who somebody is, or what somebody may do.
 pub(super) fn of_rights(catalog: &Catalog, commit: &Commit) -> bool {
-    if !commit.notices.is_empty() {
-        return true;
-    }
-    let [user, role] = ["user", "role"].map(|name| catalog.named(name));
-    let roles = user.and_then(|user| Some(&user.relations[user.relation("roles")?]));
-    let junction = roles.and_then(|roles| match roles.shape {
-        Shape::Link { junction, .. } => Some(junction),
-        _ => None,
-    });
-    let ids = [user.map(|user| user.id), role.map(|role| role.id), junction];
-    commit.changes.iter().any(|change| ids.contains(&Some(change.schema)))
+    let of_rights = |change: &Change| catalog.is_of_rights(change.schema);
+    !commit.notices.is_empty() || commit.changes.iter().any(of_rights)
 }
 
 /// Makes the tables.

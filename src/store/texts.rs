@@ -1,10 +1,10 @@
 //! The statements of each schema, spelt once.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::filter::sql::quote;
+use crate::model::map::IdMap;
 use crate::model::schema::{Schema, SchemaId, Slot};
 
 /// SQL for one schema. Tables go by the alias `r`.
@@ -82,7 +82,7 @@ impl Texts {
 
 /// Spelt statements, kept by a thread for its connection.
 #[derive(Default)]
-pub(crate) struct TextCache(RefCell<HashMap<(SchemaId, u32), Arc<Texts>>>);
+pub(crate) struct TextCache(RefCell<IdMap<(SchemaId, u32), Arc<Texts>>>);
 
 impl TextCache {
     pub(crate) fn of(&self, schema: &Schema) -> Arc<Texts> {

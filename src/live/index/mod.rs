@@ -23,11 +23,10 @@ mod record;
 mod scan;
 mod slots;
 
-use std::collections::HashMap;
-
 use crate::filter::Predicate;
 use crate::model::catalog::Catalog;
 use crate::model::change::Row;
+use crate::model::map::IdMap;
 use crate::model::schema::{Schema, SchemaId};
 
 use equal::Equal;
@@ -45,7 +44,7 @@ use scan::Scan;
 #[derive(Debug, Default)]
 pub struct Index {
     /// By the version of the schema that slots belong to: mostly there is one.
-    schemas: HashMap<SchemaId, Vec<Version>>,
+    schemas: IdMap<SchemaId, Vec<Version>>,
 }
 
 #[derive(Debug)]

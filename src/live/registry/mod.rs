@@ -11,13 +11,14 @@ mod standing;
 mod tests;
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::model::change::{Change, Op};
+use crate::model::map::IdMap;
 use crate::model::related::Key;
 use crate::model::schema::SchemaId;
 use crate::query::{Body, Plan};
@@ -138,7 +139,7 @@ pub struct Registry {
     /// wait. Two keys of one hash do not meet here; the later plan is shared by nobody then.
     by_plan_key: Table<u64, PlanId, BuildHasherDefault<Plain>>,
     hash: RandomState,
-    by_schema: HashMap<SchemaId, Counts>,
+    by_schema: IdMap<SchemaId, Counts>,
     index: Index,
     bodies: Bodies,
     readings: Readings,
