@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::map::{Entry, Map};
+use serde_json::{Number, Value as Json};
 
 use crate::error::{Error, Result};
 
@@ -14,9 +15,8 @@ use crate::error::{Error, Result};
 ///
 /// Integers within `i64` and `u64` stay exact; objects keep the order of their keys.
 pub fn parse(bytes: &[u8]) -> Result<Json> {
-    let mut path = Vec::new();
     let mut from = serde_json::Deserializer::from_slice(bytes);
-    let parsed = Strict { path: &mut path }.deserialize(&mut from);
+    let parsed = Strict { outer: None }.deserialize(&mut from);
     parsed.and_then(|value| from.end().map(|()| value)).map_err(|error| {
         Error::bad(match error.classify() {
             serde_json::error::Category::Eof if bytes.iter().all(u8::is_ascii_whitespace) => {
@@ -27,31 +27,40 @@ pub fn parse(bytes: &[u8]) -> Result<Json> {
     })
 }
 
-/// One step of the path to a value.
-enum Step {
-    Key(String),
+/// Where a value stands.
+struct Path<'a> {
+    outer: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Key(&'a str),
     Index(usize),
 }
 
 /// `fields[2].name`: how paths within JSON are written everywhere.
-fn show(path: &[Step]) -> String {
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
-            Step::Key(key) => {
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(key);
+fn show(path: &Path<'_>) -> String {
+    let mut text = path.outer.map(show).unwrap_or_default();
+    match path.step {
+        Step::Index(index) => text.push_str(&format!("[{index}]")),
+        Step::Key(key) => {
+            if !text.is_empty() {
+                text.push('.');
             }
+            text.push_str(key);
         }
     }
     text
 }
 
 struct Strict<'a> {
-    path: &'a mut Vec<Step>,
+    outer: Option<&'a Path<'a>>,
+}
+
+impl<'a> Strict<'a> {
+    fn at(&self, step: Step<'a>) -> Path<'a> {
+        Path { outer: self.outer, step }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Strict<'_> {
@@ -99,31 +108,32 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> std::result::Result<Json, A::Error> {
         let mut values = Vec::new();
-        self.path.push(Step::Index(0));
-        while let Some(value) = from.next_element_seed(Strict { path: self.path })? {
-            values.push(value);
-            if let Some(Step::Index(index)) = self.path.last_mut() {
-                *index = values.len();
+        loop {
+            let path = self.at(Step::Index(values.len()));
+            match from.next_element_seed(Strict { outer: Some(&path) })? {
+                Some(value) => values.push(value),
+                None => break,
             }
         }
-        self.path.pop();
         Ok(Json::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> std::result::Result<Json, A::Error> {
         let mut map = Map::new();
         while let Some(key) = from.next_key::<String>()? {
-            let twice = map.contains_key(&key);
-            self.path.push(Step::Key(key.clone()));
-            if twice {
-                return Err(A::Error::custom(format_args!(
-                    "the key '{}' stands twice in one object",
-                    show(self.path)
-                )));
+            match map.entry(key) {
+                Entry::Vacant(place) => {
+                    let path = self.at(Step::Key(place.key()));
+                    let value = from.next_value_seed(Strict { outer: Some(&path) })?;
+                    place.insert(value);
+                }
+                Entry::Occupied(place) => {
+                    let path = show(&self.at(Step::Key(place.key())));
+                    return Err(A::Error::custom(format_args!(
+                        "the key '{path}' stands twice in one object"
+                    )));
+                }
             }
-            let value = from.next_value_seed(Strict { path: self.path })?;
-            self.path.pop();
-            map.insert(key, value);
         }
         Ok(Json::Object(map))
     }

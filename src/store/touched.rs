@@ -10,9 +10,14 @@ use crate::model::related::Key;
 use crate::model::schema::{Schema, SchemaId, SchemaKind};
 use crate::model::value::Value;
 
+/// Among so few a record is looked for one by one: most writes touch one.
+const FEW: usize = 8;
+
 #[derive(Default)]
 pub(crate) struct Touched {
     list: Vec<Touch>,
+    /// Where records stand in `list`: of the first as many as there are here, and of all once they
+    /// are more than a [`FEW`].
     index: HashMap<(SchemaId, Key), usize>,
     named: usize,
     bytes: usize,
@@ -53,11 +58,11 @@ impl Touched {
         };
         let named = named.then_some(self.named);
         self.named += 1;
-        match self.index.get(&(schema.id, name.clone())) {
+        match self.place(schema.id, &name) {
             Some(index) => {
-                let touch = &mut self.list[*index];
+                let touch = &mut self.list[index];
                 if self.marks > 0 {
-                    self.journal.push(Some((*index, touch.clone())));
+                    self.journal.push(Some((index, touch.clone())));
                 }
                 self.bytes -= touch.after.as_deref().map_or(0, size);
                 self.bytes += after.as_deref().map_or(0, size);
@@ -70,12 +75,32 @@ impl Touched {
                 if self.marks > 0 {
                     self.journal.push(None);
                 }
-                self.index.insert((schema.id, name), self.list.len());
                 let (schema, key) = (schema.clone(), key.clone());
                 self.list.push(Touch { schema, key, named, before, after });
+                self.file();
             }
         }
         self.within(limits)
+    }
+
+    fn place(&self, schema: SchemaId, key: &Key) -> Option<usize> {
+        if self.list.len() > FEW {
+            return self.index.get(&(schema, key.clone())).copied();
+        }
+        let is_it = |touch: &Touch| {
+            touch.schema.id == schema && Key::of(&touch.key).is_some_and(|own| own == *key)
+        };
+        self.list.iter().position(is_it)
+    }
+
+    fn file(&mut self) {
+        if self.list.len() > FEW {
+            for (at, touch) in self.list.iter().enumerate().skip(self.index.len()) {
+                if let Some(key) = Key::of(&touch.key) {
+                    self.index.insert((touch.schema.id, key), at);
+                }
+            }
+        }
     }
 
     fn within(&self, limits: &Limits) -> Result<()> {
@@ -153,10 +178,7 @@ impl Touched {
     }
 
     fn find(&self, schema: SchemaId, key: &Key) -> Option<&Touch> {
-        if self.list.is_empty() {
-            return None;
-        }
-        self.index.get(&(schema, key.clone())).map(|index| &self.list[*index])
+        self.place(schema, key).map(|index| &self.list[index])
     }
 
     /// The before-images of a schema's records.

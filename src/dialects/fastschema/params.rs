@@ -3,6 +3,7 @@
 //! Every parameter may stand once and must be asked for by somebody: what is left over when
 //! [`Params::finish`] is called is an error that names it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::Value as Json;
@@ -134,8 +135,11 @@ fn hex(byte: Option<&u8>) -> Option<u8> {
 ///
 /// # Errors
 /// 400 where it is not UTF-8 or an escape is broken.
-pub fn path_segment(text: &str) -> Result<String> {
-    decode(&text.replace('+', "%2B"))
+pub fn path_segment(text: &str) -> Result<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
+    decode(&text.replace('+', "%2B")).map(Cow::Owned)
 }
 
 /// At its depth limit serde_qs does not fail but hands out what is left as one key, brackets

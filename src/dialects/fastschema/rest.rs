@@ -88,14 +88,14 @@ pub enum Call {
 /// 404 for a path that is none of this dialect's, [`Kind::Method`] for a wrong method.
 pub fn route(method: &str, path: &str) -> Result<Route> {
     let no_path = || Error::not_found(format!("no such path: {}", clip(path)));
-    let mut parts = Vec::new();
+    let mut parts = Vec::with_capacity(4);
     for part in path.strip_prefix("/api/").ok_or_else(no_path)?.split('/') {
         parts.push(params::path_segment(part)?);
     }
-    if parts.len() > 3 || parts.iter().any(String::is_empty) {
+    if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
         return Err(no_path());
     }
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
     let own = |text: &str| text.to_owned();
     let method = if method == "HEAD" { "GET" } else { method };
     let (found, allow) = match (parts.as_slice(), method) {
