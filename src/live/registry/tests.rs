@@ -1,5 +1,7 @@
 //! Nothing is left of those who left.
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::auth::principal::Principal;
 use crate::limits::Limits;
