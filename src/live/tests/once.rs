@@ -169,7 +169,7 @@ fn positions_are_told_some_at_a_time() {
             all.extend(more);
         }
     }
-    let stays = |n: &usize| n % 50 != 0;
+    let stays = |n: &usize| !n.is_multiple_of(50);
     assert!(all.iter().enumerate().all(|(n, told)| !stays(&n) || !told.is_empty()), "all are told");
     assert_eq!(heard(&late), Vec::<Json>::new());
     // Nobody is behind after another pass, and nobody is told anything twice.
