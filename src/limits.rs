@@ -145,7 +145,8 @@ bounds! {
     frame_bytes: usize = MIB, KIB => 64 * MIB;
     /// Bytes of commits that may wait in memory to be told; beyond it they are read from the log.
     /// And of one commit's frames that may wait in outboxes; beyond it, those end (4408) for whom
-    /// most of it waits.
+    /// most of it waits. And, with twice what `recent_bytes` says, of all messages in memory before
+    /// who comes back waits to be told a commit that is larger than its outbox.
     tail_bytes: usize = 256 * MIB, MIB => 65536 * MIB;
     /// Bytes of told commits kept in memory for clients that come back; and again as many of
     /// entries read from the log for them, and of messages made of those.
@@ -180,6 +181,12 @@ bounds! {
 }
 
 impl Limits {
+    /// Bytes of messages for clients that the process may hold before those who come back wait:
+    /// of one commit's, and of those that are kept for who comes next.
+    pub fn held_bytes(&self) -> usize {
+        self.tail_bytes.saturating_add(self.recent_bytes.saturating_mul(2))
+    }
+
     /// What must hold between bounds; the error names both.
     pub fn check(&self) -> Result<(), String> {
         let at_most = |less: &str, a: u64, more: &str, b: u64| {

@@ -145,6 +145,12 @@ impl Listener {
         self.teller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps one for the next page: until a turn comes for that it is to be small.
+    fn rest(&self, mut teller: Teller) {
+        teller.rest();
+        *self.idle() = Some(teller);
+    }
+
     /// One that has told nothing yet, as far as it knows.
     fn teller(&self, limits: &Limits) -> Teller {
         if let Some(mut teller) = self.idle().take() {
@@ -214,7 +220,7 @@ impl History {
         let mut teller = listener.teller(&self.limits);
         let work = move || (tell(&page, start, start..u64::MAX, &mut teller), teller);
         let (told, teller) = working(work).await?;
-        *listener.idle() = Some(teller);
+        listener.rest(teller);
         let frames = told.commits.iter().flat_map(|(_, frames)| frames.iter().flatten());
         let bytes: usize = frames.map(|frame| 64 + frame.bytes.len()).sum();
         // A client's filter may be long, and the page that it tells of empty.
@@ -249,7 +255,7 @@ impl History {
         teller.up_to(key);
         let work = move || (tell(&page, start, after..upto, &mut teller), teller);
         let (told, teller) = working(work).await?;
-        *listener.idle() = Some(teller);
+        listener.rest(teller);
         Ok(Some(told))
     }
 

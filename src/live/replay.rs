@@ -12,9 +12,8 @@ use crate::model::cursor::Cursor;
 use crate::model::related::Key;
 use crate::store::Mark;
 
-use super::outbox::{Feed, size};
 use super::source::Place;
-use super::way::{Begin, Replayed, Way, schemas};
+use super::way::{Begin, Fed, Replayed, Way, schemas};
 
 /// How long what is behind the log is waited for: the live stream, and the writer's word.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -121,11 +120,11 @@ impl Way {
                     Ok(frames) => frames,
                     Err(error) => return Ok(Replayed::Untellable(error.clone())),
                 };
-                match self.outbox.feed(mark.position, frames) {
-                    Feed::Taken => (at, fresh) = (*mark, Instant::now()),
-                    Feed::Ended => return Ok(Replayed::Over),
-                    Feed::Full => {
-                        full = Some((frames.len(), size(frames)));
+                match self.feed(mark.position, frames) {
+                    Fed::Taken => (at, fresh) = (*mark, Instant::now()),
+                    Fed::Ended => return Ok(Replayed::Over),
+                    Fed::Full(frames, bytes) => {
+                        full = Some((frames, bytes));
                         break;
                     }
                 }
@@ -148,43 +147,47 @@ impl Way {
     }
 
     /// Tells what was committed after `at` up to `upto`, without cursors: of records whose primary
-    /// key is at most `key`, or of all. `false` once the outbox has ended.
+    /// key is at most `key`, or of all. `at` is moved with what was told: not all, where something
+    /// does not fit.
     ///
     /// # Errors
     /// As a replay ends.
     pub(super) async fn tell_between(
         &mut self,
-        mut at: u64,
+        at: &mut u64,
         upto: u64,
         key: Option<&Key>,
-    ) -> Result<bool> {
-        while at < upto {
-            self.check(at).await?;
-            let within = (at, upto);
+    ) -> Result<Fed> {
+        while *at < upto {
+            self.check(*at).await?;
+            let within = (*at, upto);
             let listener = self.listener(false);
             let history = &self.core.history;
             let told = history.told_below(&listener, within, key.cloned()).await?;
             drop(listener);
             let Some(page) = told else { continue };
-            if self.changed_by(page.last.position, at).await? {
+            if self.changed_by(page.last.position, *at).await? {
                 continue;
             }
-            if page.after > at {
-                return Err(self.trimmed(at).await);
+            if page.after > *at {
+                return Err(self.trimmed(*at).await);
             }
+            let last = page.last.position;
+            let further = last > *at;
             for (mark, frames) in page.commits {
-                if !self.feed(mark.position, &frames?, mark.position - 1).await? {
-                    return Ok(false);
+                match self.feed(mark.position, &frames?) {
+                    Fed::Taken => *at = mark.position,
+                    other => return Ok(other),
                 }
             }
-            if page.last.position > at {
-                at = page.last.position;
+            if further {
+                *at = last;
             } else {
                 // What is kept in memory of the log is behind what was read of it.
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        Ok(true)
+        Ok(Fed::Taken)
     }
 
     /// [`Way::check`] again, after a page up to position `upto` was waited for: whoever lost access

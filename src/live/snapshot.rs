@@ -22,7 +22,7 @@ use crate::store::{Mark, Reader, Rows, Scan, Scanned};
 
 use super::message::Records;
 use super::outbox::Frame;
-use super::way::Way;
+use super::way::{Fed, Way};
 
 /// How long a page may look for records that match, where hardly any does. Others wait for the
 /// reader meanwhile.
@@ -41,6 +41,15 @@ struct Held {
     at: u64,
 }
 
+/// What became of a page.
+enum Sent {
+    /// It was the one up to this primary key; `None`: the last.
+    Page(Option<Value>, Mark),
+    /// It is to be read anew once so many frames of so many bytes fit.
+    Full(usize, usize),
+    Ended,
+}
+
 impl Way {
     /// Sends what matches, page by page. Gives the entry to go on from, or `None` where the outbox
     /// has ended.
@@ -52,36 +61,69 @@ impl Way {
         let mut held: Option<Held> = None;
         // The outbox takes what belongs together by position; every page is alone.
         for page_number in 0.. {
-            // What takes a client long comes before the read, so that no page waits for it.
-            loop {
-                let most = self.core.limits.frame_bytes;
-                self.room(1, most, position(&held)).await?;
-                let newest = self.core.recent.reach().1;
-                if newest <= position(&held).saturating_add(NEAR) {
-                    break;
-                }
-                if !self.tell_sent(&mut held, newest).await? {
+            let place = LAST_PLACE - page_number;
+            let mut need = (1, self.core.limits.frame_bytes);
+            let sent = loop {
+                if !self.catch_up(&mut held, need).await? {
                     return Ok(None);
                 }
-            }
-            let page = self.page(&held).await?;
-            if !self.tell_sent(&mut held, page.mark.position).await? {
-                return Ok(None);
-            }
-            let frame = self.frame(&page);
-            let Page { upto, mark, ranges, .. } = page;
-            // A page that found nothing but took its time is not worth a message.
-            let worth = upto.is_none() || !ranges.is_empty();
-            let place = LAST_PLACE - page_number;
-            if worth && !self.feed(place, &[frame], position(&held)).await? {
-                return Ok(None);
-            }
-            match upto {
-                None => return Ok(Some(mark)),
-                Some(upto) => held = Some(Held { upto, at: mark.position }),
+                match self.send_page(&mut held, place).await? {
+                    Sent::Page(upto, mark) => break (upto, mark),
+                    Sent::Full(frames, bytes) => need = self.wide(frames, bytes),
+                    Sent::Ended => return Ok(None),
+                }
+            };
+            match sent {
+                (None, mark) => return Ok(Some(mark)),
+                (Some(upto), mark) => held = Some(Held { upto, at: mark.position }),
             }
         }
         Ok(None)
+    }
+
+    /// What takes a client long comes before a page is read, so that none waits for it: room for
+    /// `need`, and what was committed since the last one. `false` where the outbox has ended.
+    async fn catch_up(&mut self, held: &mut Option<Held>, need: (usize, usize)) -> Result<bool> {
+        loop {
+            let (frames, bytes) = need;
+            self.room(frames, bytes, position(held)).await?;
+            let newest = self.core.recent.reach().1;
+            if newest <= position(held).saturating_add(NEAR) {
+                return Ok(true);
+            }
+            match self.tell_sent(held, newest).await? {
+                Fed::Taken => {}
+                Fed::Full(frames, bytes) => self.room(frames, bytes, position(held)).await?,
+                Fed::Ended => return Ok(false),
+            }
+        }
+    }
+
+    /// Reads a page and sends it behind what was committed meanwhile. Where the client must be
+    /// waited for nothing is kept: there will be another page to read.
+    async fn send_page(&mut self, held: &mut Option<Held>, place: u64) -> Result<Sent> {
+        let page = self.page(held).await?;
+        match self.tell_sent(held, page.mark.position).await? {
+            Fed::Taken => {}
+            Fed::Full(frames, bytes) => return Ok(Sent::Full(frames, bytes)),
+            Fed::Ended => return Ok(Sent::Ended),
+        }
+        // A page that found nothing but took its time is not worth a message.
+        if page.upto.is_none() || !page.ranges.is_empty() {
+            match self.feed(place, &[self.frame(&page)]) {
+                Fed::Taken => {}
+                Fed::Full(frames, bytes) => return Ok(Sent::Full(frames, bytes)),
+                Fed::Ended => return Ok(Sent::Ended),
+            }
+        }
+        Ok(Sent::Page(page.upto, page.mark))
+    }
+
+    /// What to wait for where so much did not fit: as much room as there may be, so that what comes
+    /// between is not in the way of the next page too.
+    fn wide(&self, frames: usize, bytes: usize) -> (usize, usize) {
+        let limits = &self.core.limits;
+        (frames.max(limits.outbox_frames), bytes.max(limits.outbox_bytes))
     }
 
     /// Reads the next page, as the client may see it.
@@ -108,14 +150,11 @@ impl Way {
         }
     }
 
-    /// Tells the entries up to position `upto` of the records that were sent. `false` where the
-    /// outbox has ended.
-    async fn tell_sent(&mut self, held: &mut Option<Held>, upto: u64) -> Result<bool> {
-        let Some(held) = held else { return Ok(true) };
+    /// Tells the entries up to position `upto` of the records that were sent, as far as they fit.
+    async fn tell_sent(&mut self, held: &mut Option<Held>, upto: u64) -> Result<Fed> {
+        let Some(held) = held else { return Ok(Fed::Taken) };
         let key = Key::of(&held.upto);
-        let went = self.tell_between(held.at, upto, key.as_ref()).await?;
-        held.at = held.at.max(upto);
-        Ok(went)
+        self.tell_between(&mut held.at, upto, key.as_ref()).await
     }
 
     fn frame(&self, page: &Page) -> Frame {
@@ -159,6 +198,13 @@ impl Page {
     #[cfg(test)]
     pub(super) fn empty(mark: Mark) -> Page {
         Page { bytes: Vec::new(), ranges: Vec::new(), upto: None, mark }
+    }
+
+    /// One record, and everything that matches up to this key.
+    #[cfg(test)]
+    pub(super) fn of(record: &str, upto: Value, mark: Mark) -> Page {
+        let bytes = record.as_bytes().to_vec();
+        Page { ranges: vec![0..bytes.len()], bytes, upto: Some(upto), mark }
     }
 
     /// As one message carries them; there may be none.

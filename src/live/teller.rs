@@ -57,6 +57,11 @@ impl Teller {
         self.fanout.up_to(key);
     }
 
+    /// Lets go of working memory: whoever waits may be many.
+    pub fn rest(&mut self) {
+        self.fanout.rest();
+    }
+
     /// The frames of a commit; none where it tells the listener nothing. With cursors the last
     /// one has it.
     ///

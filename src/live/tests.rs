@@ -2,6 +2,7 @@
 
 mod bills;
 mod bulk;
+mod crowd;
 mod cursors;
 mod desk;
 mod fair;

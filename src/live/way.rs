@@ -22,7 +22,7 @@ use crate::query::{Plan, Plans};
 use crate::store::Mark;
 
 use super::history::{History, Listener};
-use super::outbox::{Close, Frame, Outbox, size};
+use super::outbox::{Close, Feed, Frame, Outbox, size};
 use super::recent::Recent;
 use super::registry::Mode;
 use super::regrant;
@@ -140,6 +140,15 @@ pub(super) enum Replayed {
     /// A commit under way cannot be told: it concerns too much (410), or is a fault of ours. So
     /// would it end a live subscription.
     Untellable(Error),
+}
+
+/// What became of what was to be fed.
+pub(super) enum Fed {
+    Taken,
+    /// So many frames of so many bytes do not fit (see [`Way::room`]).
+    Full(usize, usize),
+    /// The outbox has ended.
+    Ended,
 }
 
 /// Where a way begins.
@@ -308,20 +317,12 @@ impl Way {
         Ok(())
     }
 
-    /// Feeds what belongs together, when there is room. `false` once the outbox has ended.
-    pub(super) async fn feed(
-        &mut self,
-        position: u64,
-        frames: &[Frame],
-        told: u64,
-    ) -> Result<bool> {
-        use super::outbox::Feed;
-        loop {
-            match self.outbox.feed(position, frames) {
-                Feed::Taken => return Ok(true),
-                Feed::Ended => return Ok(false),
-                Feed::Full => self.room(frames.len(), size(frames), told).await?,
-            }
+    /// Feeds what belongs together, if there is room. Whoever waits for that lets go of it first.
+    pub(super) fn feed(&self, position: u64, frames: &[Frame]) -> Fed {
+        match self.outbox.feed(position, frames) {
+            Feed::Taken => Fed::Taken,
+            Feed::Ended => Fed::Ended,
+            Feed::Full => Fed::Full(frames.len(), size(frames)),
         }
     }
 

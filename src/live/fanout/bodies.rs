@@ -44,6 +44,16 @@ impl Bodies {
         self.bytes.shrink_to(keep);
     }
 
+    /// Keeps room for so many records of some kilobytes together.
+    pub(super) fn rest(&mut self, records: usize) {
+        const KEPT: usize = 4 << 10;
+        self.end(KEPT);
+        self.whole.shrink_to(records);
+        self.keys.shrink_to(records);
+        self.changed.shrink_to(records);
+        self.appeared.shrink_to(records);
+    }
+
     /// Encodes what `event` tells of a change. Too much may become of it even where little was
     /// written: related records stand in it as often as they are related.
     pub(super) fn encode(
@@ -134,5 +144,21 @@ impl Bodies {
     pub(super) fn names<'b>(&self, body: &'b Body, set: Option<usize>) -> Vec<&'b str> {
         let set = set.and_then(|set| self.sets.get(set));
         set.into_iter().flatten().map(|field| body.name(*field)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_keeps_little() {
+        let mut bodies = Bodies::default();
+        bodies.start(1_000);
+        bodies.bytes.resize(1 << 20, 0);
+        bodies.end(1 << 20);
+        assert!(bodies.bytes.capacity() >= 1 << 20, "for the next commit");
+        bodies.rest(16);
+        assert!(bodies.bytes.capacity() <= 8 << 10 && bodies.whole.capacity() <= 32);
     }
 }

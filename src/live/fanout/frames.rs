@@ -120,10 +120,15 @@ impl Frames {
         self.start();
         self.kept.clear();
         (self.held, self.fresh, self.refused, self.looked) = (0, 0, 0, 0);
-        self.kept.shrink_to(KEPT);
-        self.alone.shrink_to(KEPT);
-        self.made.shrink_to(KEPT);
-        self.ranges.shrink_to(KEPT);
+        self.rest(KEPT);
+    }
+
+    /// Keeps room for so many messages.
+    pub(super) fn rest(&mut self, messages: usize) {
+        self.kept.shrink_to(messages);
+        self.alone.shrink_to(messages);
+        self.made.shrink_to(messages);
+        self.ranges.shrink_to(messages);
     }
 
     /// Whether more than so many bytes of the commit's frames may be held.

@@ -31,6 +31,7 @@ use find::Found;
 use frames::{Cursors, Form, Frames, KEPT, Most};
 pub use light::Late;
 use light::Tried;
+use relief::Room;
 
 /// Working memory, kept from commit to commit.
 pub struct Fanout {
@@ -38,6 +39,7 @@ pub struct Fanout {
     /// Of a commit's records as one body shows them; and of all its frames that may be held at
     /// once, but for those of one plan.
     most_bytes: usize,
+    room: Room,
     upto: Option<Key>,
     /// Whether it is told whom the time goes to that plans take.
     metered: bool,
@@ -141,6 +143,7 @@ impl Fanout {
         Fanout {
             most: Most { records: limits.message_records.max(1), bytes: limits.frame_bytes },
             most_bytes: limits.tail_bytes,
+            room: Room::new(limits),
             upto: None,
             metered: false,
             at_once: false,
@@ -212,6 +215,9 @@ impl Fanout {
         self.turn = ALL;
         self.spoke = false;
         let mut found = self.has_found(registry, commit);
+        if self.room.is_over() {
+            self.make_room(registry);
+        }
         loop {
             if !std::mem::take(&mut found) {
                 self.find(registry, commit);
@@ -242,6 +248,21 @@ impl Fanout {
         self.cursors.start();
         self.bodies.end(self.most.bytes);
         std::mem::take(&mut self.failed).into_iter().collect()
+    }
+
+    /// Lets go of working memory but for a little. Between two commits.
+    pub fn rest(&mut self) {
+        const LITTLE: usize = 16;
+        self.found.shrink_to(LITTLE);
+        self.candidates.shrink_to(LITTLE);
+        self.messages.shrink_to(LITTLE);
+        self.offered.shrink_to(LITTLE);
+        self.lists.iter_mut().flat_map(|lists| &mut lists.0).for_each(|list| {
+            list.clear();
+            list.shrink_to(LITTLE);
+        });
+        self.frames.rest(LITTLE);
+        self.bodies.rest(LITTLE);
     }
 
     /// Tells the plans that show the same of a record.

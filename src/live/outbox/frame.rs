@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -36,6 +37,14 @@ pub const TOO_SLOW: u16 = 4408;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Arc<Framed>);
 
+/// Bytes of all frames that there are.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of all frames that somebody in this process holds, each counted once whoever shares it.
+pub fn held() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
+
 /// What a [`Frame`] is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Framed {
@@ -47,6 +56,7 @@ pub struct Framed {
 impl Frame {
     /// A frame that carries this cursor.
     pub fn new(bytes: Bytes, cursor: Option<Cursor>) -> Self {
+        HELD.fetch_add(bytes.len(), Ordering::Relaxed);
         Frame(Arc::new(Framed { bytes, cursor }))
     }
 
@@ -58,6 +68,12 @@ impl Frame {
     /// Whether nobody else holds it.
     pub fn is_alone(&self) -> bool {
         Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl Drop for Framed {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
 }
 

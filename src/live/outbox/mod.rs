@@ -6,6 +6,7 @@
 //! Frames leave in one order whoever writes, as both hold the same lock meanwhile.
 
 mod batch;
+mod feed;
 mod frame;
 mod queue;
 mod sink;
@@ -22,7 +23,8 @@ use crate::limits::Limits;
 use crate::model::cursor::Cursor;
 
 pub use batch::{Batch, FEW, flush};
-pub use frame::{Close, Frame, Framed, TOO_SLOW, size};
+pub use feed::Feed;
+pub use frame::{Close, Frame, Framed, TOO_SLOW, held, size};
 pub use sink::{Carrier, Sink, Write};
 use state::{Socket, State, Told, Woken, remember};
 
@@ -37,15 +39,6 @@ pub enum Offer {
     /// They did not fit: the outbox ends here, with its overflow close.
     Overflowed,
     /// The outbox had ended before.
-    Ended,
-}
-
-/// What became of frames that may wait (see [`Outbox::feed`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
-    Taken,
-    /// They do not fit now: nothing was taken.
-    Full,
     Ended,
 }
 
@@ -66,10 +59,13 @@ pub enum Wrote {
 ///
 /// An empty outbox takes one commit of any size; the bounds hold for what queues up behind it.
 /// So a reader that keeps up is never closed for the size of a bulk write, and memory stays
-/// bounded by one commit (whose bytes all its readers share) and the bounds.
+/// bounded by one commit (whose bytes all its readers share) and the bounds. What is made for one
+/// reader alone is fed, and bounded for all (see [`Outbox::feed`]).
 #[derive(Debug)]
 pub struct Outbox {
     most: (usize, usize),
+    /// Bytes of all frames of the process beyond which nothing is fed that is larger than `most`.
+    most_held: usize,
     overflow: Close,
     state: Mutex<State>,
 }
@@ -78,14 +74,16 @@ impl Outbox {
     /// `overflow`: how a reader too slow for its bounds is told.
     pub fn new(limits: &Limits, overflow: Close) -> Arc<Self> {
         let most = (limits.outbox_frames, limits.outbox_bytes);
-        Arc::new(Outbox { most, overflow, state: Mutex::default() })
+        let most_held = limits.held_bytes();
+        Arc::new(Outbox { most, most_held, overflow, state: Mutex::default() })
     }
 
     /// One without bounds, for whoever takes what is told before telling more (see
     /// [`Outbox::take_all`]).
     pub fn collector() -> Arc<Self> {
-        let most = (usize::MAX, usize::MAX);
-        Arc::new(Outbox { most, overflow: Close::new(1011, ""), state: Mutex::default() })
+        let (most, most_held) = ((usize::MAX, usize::MAX), usize::MAX);
+        let overflow = Close::new(1011, "");
+        Arc::new(Outbox { most, most_held, overflow, state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -199,41 +197,6 @@ impl Outbox {
         } else if !state.blocked {
             state.write_through(self.most, woken);
         }
-    }
-
-    /// As [`Outbox::offer`], but where the frames do not fit nothing happens: whoever feeds at the
-    /// client's pace awaits [`Outbox::room`] and comes again. The connection's task is woken.
-    pub fn feed(&self, position: u64, frames: &[Frame]) -> Feed {
-        let mut state = self.lock();
-        if state.has_ended() {
-            return Feed::Ended;
-        }
-        if !state.queue.put(position, frames, size(frames), self.most) {
-            return Feed::Full;
-        }
-        let mut woken = Woken::default();
-        if !state.blocked {
-            state.wake(&mut woken);
-        }
-        drop(state);
-        woken.wake();
-        Feed::Taken
-    }
-
-    /// Resolves when no more than half of what may wait does and so many frames of so many bytes
-    /// fit, or when the outbox has ended. For one task at a time.
-    pub async fn room(&self, frames: usize, bytes: usize) {
-        std::future::poll_fn(|cx| {
-            let mut state = self.lock();
-            let fits = || state.queue.fits(frames, bytes, self.most);
-            let room = state.queue.len() == 0 || (state.has_room(self.most) && fits());
-            if room || state.has_ended() {
-                return Poll::Ready(());
-            }
-            remember(&mut state.feeder, cx);
-            Poll::Pending
-        })
-        .await;
     }
 
     /// What the client holds before it is sent anything.

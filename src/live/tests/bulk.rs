@@ -169,6 +169,26 @@ fn who_does_not_read_ends_nobody_else() {
     assert!(stuck.iter().map(|outbox| outbox.waiting().1).sum::<usize>() <= BYTES);
 }
 
+/// Each holds another commit, which found nothing waiting before it.
+#[test]
+fn what_waits_of_several_commits_is_bounded() {
+    let limits = Limits { recent_bytes: 0, outbox_bytes: 64 << 10, ..small() };
+    let most = limits.held_bytes() + limits.tail_bytes;
+    let mut desk = Desk::new(limits);
+    let mut slow = Vec::new();
+    for n in 0..16 {
+        let ids = n * RECORDS + 1..=(n + 1) * RECORDS;
+        let filter = json!({"id": {"$gte": ids.start(), "$lte": ids.end()}});
+        slow.push(desk.listen(|request| request.ask.filter = Some(filter)));
+        let puts: Vec<Put> = ids.map(|id| ("blog", id, Some(title(id)))).collect();
+        desk.put(&puts);
+        let waits = slow.iter().map(|outbox| outbox.waiting().1).sum::<usize>();
+        assert!(waits <= most + BYTES, "{waits}");
+    }
+    let ended: Vec<_> = slow.iter().map(|outbox| end(outbox)).collect();
+    assert!(ended[0] == Some(4408) && ended[15].is_none(), "{ended:?}");
+}
+
 /// What has begun to go out stays until it is out.
 #[test]
 fn what_nobody_can_let_go_of_is_bounded() {

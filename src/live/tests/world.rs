@@ -134,6 +134,8 @@ pub(crate) struct Ground {
     pub(crate) pages: AtomicUsize,
     /// The entry that they stand at, and nothing is on them. `None`: there are none.
     pub(crate) empty: Mutex<Option<Mark>>,
+    /// But on the first, which has a record and goes up to this key.
+    pub(crate) upto: Mutex<Option<Value>>,
     /// Happens while the log is read next.
     pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -148,6 +150,7 @@ impl Ground {
             replays: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
             empty: Mutex::default(),
+            upto: Mutex::default(),
             meanwhile: Mutex::default(),
         }
     }
@@ -171,11 +174,13 @@ impl Source for Arc<Ground> {
         Box::pin(async { Ok(()) })
     }
 
-    fn page(&self, _: snapshot::PageAsk, _: &Arc<Limits>) -> Reading<'_, snapshot::Read> {
+    fn page(&self, ask: snapshot::PageAsk, _: &Arc<Limits>) -> Reading<'_, snapshot::Read> {
         self.pages.fetch_add(1, Ordering::SeqCst);
-        let empty = *self.empty.lock().unwrap();
+        let upto = self.upto.lock().unwrap().clone().filter(|_| ask.after.is_none());
+        let first = upto.map(|upto| snapshot::Page::of("{\"id\":1}", upto, Mark::default()));
+        let empty = self.empty.lock().unwrap().map(snapshot::Page::empty);
         Box::pin(async move {
-            let page = empty.map(|mark| snapshot::Read::Page(snapshot::Page::empty(mark)));
+            let page = first.or(empty).map(snapshot::Read::Page);
             page.ok_or_else(|| Error::internal("a store of paper has no pages"))
         })
     }

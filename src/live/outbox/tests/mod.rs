@@ -114,3 +114,26 @@ fn a_sleeping_task_is_woken_once() {
     outbox.offer(2, &frames(1));
     assert_eq!(count.0.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn who_is_fed_a_large_commit_waits_while_others_hold_much() {
+    let outbox = |tail_bytes| {
+        let limits = Limits { tail_bytes, recent_bytes: 0, outbox_bytes: 64, ..Limits::default() };
+        Outbox::new(&limits, Close::new(4408, "slow"))
+    };
+    let room = |outbox: &Outbox, bytes| {
+        let mut cx = Context::from_waker(Waker::noop());
+        std::pin::pin!(outbox.room(1, bytes)).poll(&mut cx).is_ready()
+    };
+    let others = Frame::from(Bytes::from(vec![b'a'; 1_000]));
+    let large = [Frame::from(Bytes::from(vec![b'a'; 100]))];
+    assert!(held() >= 1_100);
+    let crowded = outbox(999);
+    assert_eq!(crowded.feed(1, &large), Feed::Full);
+    assert!(!room(&crowded, 100) && room(&crowded, 64));
+    assert_eq!(crowded.feed(1, &frames(2)), Feed::Taken, "within bounds");
+    assert_eq!(crowded.offer(1, &large), Offer::Taken, "the live stream does not wait");
+    let free = outbox(usize::MAX);
+    assert_eq!(free.feed(1, &large), Feed::Taken);
+    drop(others);
+}
