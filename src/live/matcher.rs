@@ -322,7 +322,7 @@ impl Matcher {
     fn fail(&mut self, failure: Failure) {
         let Some(entry) = self.registry.plan(failure.plan) else { return };
         let error = failure.error(&entry.plan.schema.name);
-        for subscriber in entry.subscribers(|mode| failure.concerns(mode)) {
+        for subscriber in entry.subscribers(|group| failure.concerns(group)) {
             self.end(subscriber, &error);
         }
     }

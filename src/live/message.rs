@@ -30,7 +30,7 @@ impl Event {
     }
 
     /// What the write did to the record.
-    pub fn op(self) -> Op {
+    pub const fn op(self) -> Op {
         match self {
             Event::Create => Op::Create,
             Event::Update | Event::Enter | Event::Leave => Op::Update,
@@ -40,14 +40,14 @@ impl Event {
 }
 
 /// A set of events: those a subscription asked for. `Enter` and `Leave` belong to `Update`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Events(u8);
 
 impl Events {
     pub const NONE: Events = Events(0);
     pub const ALL: Events = Events(0b111);
 
-    pub fn only(event: Event) -> Self {
+    pub const fn only(event: Event) -> Self {
         Events(1 << event.op() as u8)
     }
 
@@ -57,6 +57,11 @@ impl Events {
 
     pub fn with(self, other: Events) -> Self {
         Events(self.0 | other.0)
+    }
+
+    /// Whether some event is in both.
+    pub fn meets(self, other: Events) -> bool {
+        self.0 & other.0 != 0
     }
 }
 

@@ -5,6 +5,7 @@ mod bulk;
 mod crowd;
 mod cursors;
 mod desk;
+mod failed;
 mod fair;
 mod held;
 mod lone;

@@ -7,8 +7,13 @@ use crate::live::message::Event;
 use crate::model::change::{Change, Commit, Op};
 use crate::query::Body;
 
+use super::Fanout;
 use super::failure::Fault;
-use super::find;
+use super::find::{self, Found};
+
+/// Records of a commit that are many for a plan where they are too much for all: then for those
+/// with fewer it is tried again, once for each of these.
+const MANY: [usize; 2] = [1_000, 10];
 
 #[derive(Default)]
 pub(super) struct Bodies {
@@ -144,6 +149,39 @@ impl Bodies {
     pub(super) fn names<'b>(&self, body: &'b Body, set: Option<usize>) -> Vec<&'b str> {
         let set = set.and_then(|set| self.sets.get(set));
         set.into_iter().flatten().map(|field| body.name(*field)).collect()
+    }
+}
+
+impl Fanout {
+    /// Encodes what the plans of a body are told. Where that is too much, without those that are
+    /// concerned by many records: gives how many a plan may be concerned by.
+    pub(super) fn encode(
+        &mut self,
+        body: &Body,
+        commit: &Commit,
+        run: &[Found],
+    ) -> Result<usize, Fault> {
+        let plans = || run.chunk_by(|a, b| a.plan == b.plan);
+        let mut most = usize::MAX;
+        loop {
+            let few = plans().filter(|hits| hits.len() <= most).flatten();
+            let mut all = few.map(|found| {
+                let Found { change, event, .. } = *found;
+                self.bodies.encode(body, commit, change, event, self.most_bytes)
+            });
+            match all.find(Result::is_err) {
+                Some(Err(Fault::TooMuch)) => {}
+                Some(Err(fault)) => return Err(fault),
+                _ => return Ok(most),
+            }
+            let reach = |least: usize| {
+                let mut few = plans().map(<[Found]>::len).filter(|hits| *hits <= most);
+                few.any(|hits| hits > least) && plans().any(|hits| hits.len() <= least)
+            };
+            let fewer = MANY.into_iter().find(|least| *least < most && reach(*least));
+            most = fewer.ok_or(Fault::TooMuch)?;
+            self.bodies.start(find::changes(commit));
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Who cannot be told of a commit, and why.
 
 use crate::error::{Error, Kind};
-use crate::live::registry::{Mode, PlanId};
+use crate::live::message::Events;
+use crate::live::registry::{Group, PlanId};
+
+use super::Fanout;
 
 /// Subscribers of a plan who cannot be told of a commit: they end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,6 +12,8 @@ pub struct Failure {
     pub plan: PlanId,
     /// Only those that are told transitions.
     pub transitions: bool,
+    /// Only those that want to hear of one of these.
+    pub events: Events,
     pub fault: Fault,
 }
 
@@ -25,10 +30,29 @@ pub enum Fault {
     Dependants,
 }
 
+impl Fanout {
+    /// Listeners of a plan who want one of `events` cannot be told.
+    pub(super) fn fail(&mut self, plan: PlanId, transitions: bool, events: Events, fault: Fault) {
+        self.failed.insert(Failure { plan, transitions, events, fault });
+    }
+
+    /// Nor can any of its listeners.
+    pub(super) fn fail_all(&mut self, plan: PlanId, fault: Fault) {
+        self.fail(plan, false, Events::ALL, fault);
+    }
+
+    /// Who of a plan's listeners has failed.
+    pub(super) fn failures(&self, plan: PlanId) -> Vec<Failure> {
+        let (transitions, events, fault) = (false, Events::NONE, Fault::Failed);
+        let first = Failure { plan, transitions, events, fault };
+        self.failed.range(first..).take_while(|failure| failure.plan == plan).copied().collect()
+    }
+}
+
 impl Failure {
-    /// Whether listeners of the plan who are told so are concerned.
-    pub fn concerns(&self, mode: Mode) -> bool {
-        mode.transitions || !self.transitions
+    /// Whether such listeners of the plan are concerned.
+    pub fn concerns(&self, group: &Group) -> bool {
+        (group.mode.transitions || !self.transitions) && group.events.meets(self.events)
     }
 
     /// How they are told; `schema` is the plan's.

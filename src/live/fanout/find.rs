@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::filter::cost::TEXT;
-use crate::live::message::Event;
+use crate::live::message::{Event, Events};
 use crate::live::registry::{BodyId, Entry, PlanId, ReadingId, Registry, What};
 use crate::model::change::{Change, Commit, Op, Row};
 use crate::model::related::Key;
@@ -14,7 +14,7 @@ use crate::model::schema::SchemaId;
 use crate::query::{Body, Plan};
 
 use super::Fanout;
-use super::failure::{Failure, Fault};
+use super::failure::Fault;
 
 /// From this cost on the time of a plan is taken exactly: it is many times that of two looks at
 /// the clock.
@@ -26,6 +26,9 @@ const RUN: usize = 32;
 
 /// What one that is found takes at most, here and as part of a message.
 const FOUND_BYTES: usize = 128;
+
+/// What dependants are told as.
+const UPDATES: Events = Events::only(Event::Update);
 
 /// A plan is concerned by a change.
 #[derive(Clone, Copy)]
@@ -175,8 +178,9 @@ impl Fanout {
         if !entry.events.has(event) || !concerns(entry, change) {
             return;
         }
+        let only = Events::only(event);
         if let Some(fault) = unreadable(commit, change, entry, false) {
-            return self.fail(id, false, fault);
+            return self.fail(id, false, only, fault);
         }
         match catch_unwind(AssertUnwindSafe(|| judge(commit, change, entry))) {
             Ok(Some((event, plain))) => {
@@ -185,7 +189,7 @@ impl Fanout {
                 self.push(Found { body, plan, change, event, plain, hidden });
             }
             Ok(None) => {}
-            Err(_) => self.fail(id, false, Fault::Failed),
+            Err(_) => self.fail(id, false, only, Fault::Failed),
         }
     }
 
@@ -254,7 +258,7 @@ impl Fanout {
         if !all {
             for (id, reading) in readings.reaching(touched) {
                 if let Some(fault) = unknown(commit, reading.what()) {
-                    reading.plans().for_each(|plan| self.fail(plan, true, fault));
+                    reading.plans().for_each(|plan| self.fail(plan, true, UPDATES, fault));
                     unread.insert(id);
                 }
             }
@@ -274,7 +278,7 @@ impl Fanout {
             return;
         }
         if let Some(fault) = unreadable(commit, change, entry, true) {
-            return self.fail(id, true, fault);
+            return self.fail(id, true, UPDATES, fault);
         }
         match catch_unwind(AssertUnwindSafe(|| judge_dependant(commit, change, &entry.plan))) {
             Ok(Some(event)) => {
@@ -282,17 +286,13 @@ impl Fanout {
                 self.push(Found { body, plan, change: at, event, plain, hidden });
             }
             Ok(None) => {}
-            Err(_) => self.fail(id, true, Fault::Failed),
+            Err(_) => self.fail(id, true, UPDATES, Fault::Failed),
         }
     }
 
     fn is_beyond(&self, change: &Change) -> bool {
         let key = self.upto.as_ref().and_then(|upto| Some((upto, Key::of(&change.key)?)));
         key.is_some_and(|(upto, key)| key > *upto)
-    }
-
-    pub(super) fn fail(&mut self, plan: PlanId, transitions: bool, fault: Fault) {
-        self.failed.insert(Failure { plan, transitions, fault });
     }
 }
 

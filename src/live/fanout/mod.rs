@@ -112,8 +112,8 @@ struct Told<'a> {
     body: &'a Body,
     commit: &'a Commit,
     hits: &'a [Found],
-    /// Its listeners with transitions have failed.
-    no_transitions: bool,
+    /// Who of its listeners has failed.
+    failed: &'a [Failure],
 }
 
 impl Lists {
@@ -270,14 +270,14 @@ impl Fanout {
         let Some(body) = registry.body(run[0].body) else { return };
         self.bodies.start(find::changes(commit));
         self.frames.start();
-        for found in run {
-            let Found { change, event, .. } = *found;
-            if let Err(fault) = self.bodies.encode(body, commit, change, event, self.most_bytes) {
-                return run.iter().for_each(|found| self.fail(found.plan, false, fault));
-            }
-        }
+        let most = match self.encode(body, commit, run) {
+            Ok(most) => most,
+            Err(fault) => return run.iter().for_each(|found| self.fail_all(found.plan, fault)),
+        };
         for hits in run.chunk_by(|a, b| a.plan == b.plan) {
-            if let Some(entry) = registry.plan(hits[0].plan) {
+            if hits.len() > most {
+                self.fail_all(hits[0].plan, Fault::TooMuch);
+            } else if let Some(entry) = registry.plan(hits[0].plan) {
                 self.tell_plan(registry, entry, body, commit, hits);
             }
         }
@@ -299,27 +299,21 @@ impl Fanout {
                 hits.iter().filter(|hit| matches!(hit.event, Event::Update | Event::Enter));
             for Found { change, hidden, .. } in updates {
                 if !self.bodies.compare(body, commit, *change, *hidden, automatic) {
-                    return self.fail(plan, false, Fault::Failed);
+                    return self.fail_all(plan, Fault::Failed);
                 }
             }
         }
-        let first = Failure { plan, transitions: false, fault: Fault::Failed };
-        let no_transitions = match self.failed.range(first..).next() {
-            Some(failure) if failure.plan != plan => false,
-            // All of a group hear of the commit, or none. Those of all come before these.
-            Some(failure) if failure.transitions => true,
-            Some(_) => return,
-            None => false,
-        };
+        // All of a group hear of the commit, or none.
+        let failed = self.failures(plan);
         let mut lists = std::mem::take(&mut self.lists);
-        let told = Told { entry, body, commit, hits, no_transitions };
+        let told = Told { entry, body, commit, hits, failed: &failed };
         // All of a plan are told, or none. Looking who holds the frames lets go of some: whom there
         // are frames for does not need it.
         let over = self.frames.over(self.most_bytes)
             && !self.each_group(&told, &mut lists, Fanout::has_frames)
             && self.is_over(registry, commit.position);
         if over {
-            self.fail(plan, false, Fault::TooMuch);
+            self.fail_all(plan, Fault::TooMuch);
         } else {
             self.tell_groups(&told, &mut lists);
         }
@@ -334,8 +328,8 @@ impl Fanout {
         [all, one]: &mut [Lists; 2],
         mut each: impl FnMut(&mut Fanout, &'a Group, &Lists) -> bool,
     ) -> bool {
-        let Told { entry, commit, hits, no_transitions, .. } = *told;
-        let spared = |group: &Group| no_transitions && group.mode.transitions;
+        let Told { entry, commit, hits, failed, .. } = *told;
+        let spared = |group: &Group| failed.iter().any(|failure| failure.concerns(group));
         all.clear();
         hits.iter().for_each(|hit| all.add(hit));
         for group in entry.open() {

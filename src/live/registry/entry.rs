@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::live::index::Filed;
-use crate::live::message::{Encode, Events};
+use crate::live::message::{Encode, Event, Events};
 use crate::live::outbox::Outbox;
 use crate::live::subscription::{Request, SubId};
 use crate::live::table::Table;
@@ -42,8 +42,10 @@ pub struct Seat {
 pub struct Entry {
     pub(in crate::live) plan: Arc<Plan>,
     pub(in crate::live) body: BodyId,
-    /// All events that some listener asked for (and perhaps some that none asks for any more).
+    /// All events that some listener asked for.
     pub(in crate::live) events: Events,
+    /// Groups that want each of them.
+    wanted: [u32; 3],
     pub(super) groups: Slab<Group>,
     /// Groups with a `key`, by it; the others in `open`.
     pub(super) by_key: Table<Key, Siblings>,
@@ -75,6 +77,7 @@ impl Entry {
             plan,
             body,
             events: Events::NONE,
+            wanted: [0; 3],
             groups: Slab::default(),
             by_key: Table::default(),
             open: Siblings::default(),
@@ -101,7 +104,6 @@ impl Entry {
         self.transitions += usize::from(mode.transitions);
         self.changes += usize::from(mode.changes);
         self.cursors += usize::from(mode.cursors.is_some());
-        self.events = self.events.with(request.events);
         let siblings = match key {
             Some(key) => self.by_key.get_or_insert_with(key.clone(), Siblings::default),
             None => &mut self.open,
@@ -124,7 +126,22 @@ impl Entry {
         };
         let at = self.groups.add(group);
         siblings.add(&self.groups, at);
+        self.want(request.events, |groups| groups + 1);
         (at, 0)
+    }
+
+    /// Counts anew who wants `events`.
+    fn want(&mut self, events: Events, count: impl Fn(u32) -> u32) {
+        self.events = Events::NONE;
+        let all = [Event::Create, Event::Update, Event::Delete];
+        for (event, groups) in all.into_iter().zip(&mut self.wanted) {
+            if events.has(event) {
+                *groups = count(*groups);
+            }
+            if *groups > 0 {
+                self.events = self.events.with(Events::only(event));
+            }
+        }
     }
 
     /// Empties a seat; what was told there, and who sits there now instead, if anybody. A group
@@ -140,6 +157,7 @@ impl Entry {
             return (left, group.seats.get(seat).map(|moved| moved.subscriber));
         }
         let Some(group) = self.groups.remove(at) else { return (left, None) };
+        self.want(group.events, |groups| groups - 1);
         let (place, like) = (group.place, group.like());
         let mut moved = None;
         match &group.key {
@@ -197,9 +215,9 @@ impl Entry {
         &self.plan
     }
 
-    /// Everyone who listens in such a mode.
-    pub(in crate::live) fn subscribers(&self, such: impl Fn(Mode) -> bool) -> Vec<SubId> {
-        let groups = self.groups.iter().filter(|(_, group)| such(group.mode));
+    /// Everyone in such groups.
+    pub(in crate::live) fn subscribers(&self, such: impl Fn(&Group) -> bool) -> Vec<SubId> {
+        let groups = self.groups.iter().filter(|(_, group)| such(group));
         groups.flat_map(|(_, group)| &group.seats).map(|seat| seat.subscriber).collect()
     }
 }
