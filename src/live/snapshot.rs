@@ -204,7 +204,7 @@ impl Page {
     #[cfg(test)]
     pub(super) fn of(record: &str, upto: Value, mark: Mark) -> Page {
         let bytes = record.as_bytes().to_vec();
-        Page { ranges: vec![0..bytes.len()], bytes, upto: Some(upto), mark }
+        Page { ranges: std::iter::once(0..bytes.len()).collect(), bytes, upto: Some(upto), mark }
     }
 
     /// As one message carries them; there may be none.
