@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 /// A transaction of one job that takes longer says at once that the disk is slow.
 const STALL: Duration = Duration::from_millis(20);
 
-/// After it no lone write is made by an event loop for this many times as long, up to [`PAUSE`]: the
-/// disk holds loops up for about a hundredth of their time.
-const CHARGE: u32 = 100;
+/// Where an event loop was held so long, loops make no lone write for this many times as long, up to
+/// [`PAUSE`]: the disk holds them up for a twentieth of their time at most. Writes by the thread cost
+/// a quarter more meanwhile, so that a hiccup should not be dear.
+const CHARGE: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Whether a transaction of one job takes little of late: mostly, since with other programs on the
 /// cores any may take a little longer now and then, whoever makes it. After one that took very long
-/// the writer's thread makes them for a while, and until one was quick.
+/// the writer's thread makes them until one was quick, and for a while if an event loop was held by it.
 pub(super) struct Pace {
     quick: Duration,
     /// Slow ones more than quick ones, lately.
@@ -28,8 +29,10 @@ impl Pace {
         Pace { quick, slow: 0, paused: None }
     }
 
-    /// One has ended `now`. Where it `wrote` nothing it did not ask the disk how quick it is.
-    pub(super) fn add(&mut self, now: Instant, took: Duration, wrote: bool) {
+    /// One has ended `now`. Where it `wrote` nothing it did not ask the disk how quick it is; `held` is
+    /// whether an event loop waited for it. What the thread takes long for may be no fault of the disk: a
+    /// change of a schema, say.
+    pub(super) fn add(&mut self, now: Instant, took: Duration, wrote: bool, held: bool) {
         if took <= self.quick {
             if wrote {
                 self.slow = self.slow.saturating_sub(1);
@@ -37,7 +40,9 @@ impl Pace {
             }
         } else if took > STALL.max(self.quick) {
             self.slow = Self::SLOW;
-            self.paused = self.paused.max(Some(now + took.saturating_mul(CHARGE).min(PAUSE)));
+            if held {
+                self.paused = self.paused.max(Some(now + took.saturating_mul(CHARGE).min(PAUSE)));
+            }
         } else {
             self.slow = Self::SLOW.min(self.slow + 1);
         }
@@ -87,7 +92,7 @@ mod tests {
             (1, true),
         ];
         for (round, (took, quick)) in rounds.into_iter().enumerate() {
-            pace.add(now, ms(took), true);
+            pace.add(now, ms(took), true, true);
             assert_eq!(pace.is_quick(), quick, "round {round}");
         }
     }
@@ -96,11 +101,11 @@ mod tests {
     fn what_writes_nothing_is_no_proof_of_a_quick_disk() {
         let now = past();
         let mut pace = Pace::new(ms(1));
-        (0..3).for_each(|_| pace.add(now, ms(5), false));
+        (0..3).for_each(|_| pace.add(now, ms(5), false, true));
         assert!(!pace.is_quick(), "slow ones count in any case");
-        (0..9).for_each(|_| pace.add(now, ms(0), false));
+        (0..9).for_each(|_| pace.add(now, ms(0), false, true));
         assert!(!pace.is_quick());
-        pace.add(now, ms(0), true);
+        pace.add(now, ms(0), true, true);
         assert!(pace.is_quick());
     }
 
@@ -108,14 +113,19 @@ mod tests {
     fn after_a_stall_quick_ones_do_not_end_the_pause() {
         let now = Instant::now() + Duration::from_secs(3_600);
         let mut pace = Pace::new(ms(1));
-        pace.add(now, ms(21), true);
-        (0..9).for_each(|_| pace.add(now + ms(2_099), ms(0), true));
-        assert!(!pace.is_quick() && pace.paused == Some(now + ms(2_100)));
-        pace.add(now + ms(2_100), ms(0), true);
+        // Nobody but writers was held: a quick one is enough.
+        pace.add(now, ms(60_000), true, false);
+        assert!(!pace.is_quick());
+        pace.add(now, ms(0), true, false);
+        assert!(pace.is_quick());
+        pace.add(now, ms(21), true, true);
+        (0..9).for_each(|_| pace.add(now + ms(419), ms(0), true, false));
+        assert!(!pace.is_quick() && pace.paused == Some(now + ms(420)));
+        pace.add(now + ms(420), ms(0), true, false);
         assert!(pace.is_quick());
         // It has a bound, and a shorter one does not end it.
-        pace.add(now, ms(60_000), false);
-        pace.add(now, ms(30), true);
+        pace.add(now, ms(60_000), false, true);
+        pace.add(now, ms(30), true, true);
         assert_eq!(pace.paused, Some(now + PAUSE));
     }
 }

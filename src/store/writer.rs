@@ -210,7 +210,8 @@ impl Writer {
         if done.len() == 1 && kind != Kind::Long {
             let wrote = outcome.is_ok() && matches!(done.as_slice(), [(_, Ok(Some(_)))]);
             let now = Instant::now();
-            self.pace.add(now, now.saturating_duration_since(begun), wrote);
+            let took = now.saturating_duration_since(begun);
+            self.pace.add(now, took, wrote, kind == Kind::Lone);
         }
         match outcome {
             Ok(catalog) => {
