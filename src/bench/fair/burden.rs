@@ -255,7 +255,9 @@ impl Work<'_> {
                     let seen = order.in_order(told.id);
                     faults.note(seen);
                     had += u64::from(matches!(seen, Seen::Good | Seen::Late));
-                    false
+                    // The position that says so may come with the next ping only, where it finds
+                    // some of this still on its way.
+                    had == *records
                 })?;
             if whole {
                 faults.missing = records.saturating_sub(had);
