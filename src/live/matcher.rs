@@ -1,5 +1,6 @@
 //! All commits, one after the other, in log order; see `live::helm` for who does it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -49,11 +50,13 @@ pub(super) struct Matcher {
     /// Compiled under a catalog that the matcher has yet to reach.
     parked: Vec<Attach>,
     pub(super) fanout: Fanout,
-    /// When tokens are looked at next, and when positions are told.
+    /// When tokens are looked at next, and who is owed a position; and when all positions are told.
     tick: Instant,
     pub(super) positions: Instant,
     /// How far they have been told, where some have and some have not.
     pub(super) passing: Option<Place>,
+    /// Who is active, and is to be told so once nothing waits for it.
+    pub(super) owing: VecDeque<SubId>,
 }
 
 impl Matcher {
@@ -84,6 +87,7 @@ impl Matcher {
             tick: Instant::now() + TICK,
             positions: Instant::now() + limits.ping_every,
             passing: None,
+            owing: VecDeque::new(),
             limits,
             parked: Vec::new(),
         })
@@ -171,6 +175,7 @@ impl Matcher {
         if now >= self.tick {
             self.expire();
             self.gaps.tidy();
+            self.owed();
             self.tick = now + TICK;
         }
         self.positions_by(now);
@@ -231,7 +236,7 @@ impl Matcher {
         let mode = Mode::of(&request, &plan);
         let mut owed = false;
         if let Some(grant) = mode.cursors {
-            // Behind what else waits it comes with the next round of positions.
+            // Behind what else waits it comes at a tick, or with a round of positions.
             owed = !outbox.offer_idle(&position(&*request.encoder, active, grant));
             outbox.set_active(Cursor { position: active.position, stamp: active.stamp, grant });
         }
@@ -239,6 +244,7 @@ impl Matcher {
         self.registry.attach(id, Listener { request, plan, key, mode, hold, outbox, told });
         if owed {
             self.registry.owe(id);
+            self.owing.push_back(id);
         }
         // If nobody waits any more the detach is on its way.
         let _ = answer.send(Ok(Joined::Active(active)));

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::matcher::{Matcher, position};
 use super::outbox::Frame;
 use super::registry::{EncoderId, PlanId};
+use super::subscription::SubId;
 
 /// Seats that are looked at at a time: some 5 us each where it is told.
 const SOME: usize = 256;
@@ -35,6 +36,34 @@ impl Matcher {
             self.positions = now + self.limits.ping_every;
         }
         self.positions();
+    }
+
+    /// Tells some of those who became active while something waited for them, if nothing does now:
+    /// that this was all should not be told by the next ping.
+    pub(super) fn owed(&mut self) {
+        let some = self.owing.len().min(SOME);
+        let due: Vec<SubId> = self.owing.drain(..some).collect();
+        for id in due {
+            if self.still_owes(id) {
+                self.owing.push_back(id);
+            }
+        }
+    }
+
+    fn still_owes(&self, id: SubId) -> bool {
+        let Some((group, seat)) = self.registry.seat(id).filter(|(_, seat)| seat.owed.get()) else {
+            return false;
+        };
+        let Some(grant) = group.mode.cursors else { return false };
+        if seat.told.get() > self.mark.position {
+            return true;
+        }
+        let told = seat.outbox.offer_idle(&position(&*group.encoder, self.mark, grant));
+        if told {
+            seat.told.set(self.mark.position);
+            seat.owed.set(false);
+        }
+        !told
     }
 
     /// Gives some of them a fresh cursor, and the next ones when it is called again.

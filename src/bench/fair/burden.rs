@@ -255,8 +255,7 @@ impl Work<'_> {
                     let seen = order.in_order(told.id);
                     faults.note(seen);
                     had += u64::from(matches!(seen, Seen::Good | Seen::Late));
-                    // The position that says so may come with the next ping only, where it finds
-                    // some of this still on its way.
+                    // The position that says so may come half a second later.
                     had == *records
                 })?;
             if whole {

@@ -213,13 +213,17 @@ impl Registry {
     }
 
     /// The position at which it became active is still to be told to it.
-    pub(in crate::live) fn owe(&mut self, id: SubId) {
-        let Some(subscriber) = self.subscribers.get(&id) else { return };
-        let entry = self.plans.get(subscriber.plan);
-        let group = entry.and_then(|entry| entry.groups.get(subscriber.group));
-        if let Some(seat) = group.and_then(|group| group.seats.get(subscriber.seat)) {
+    pub(in crate::live) fn owe(&self, id: SubId) {
+        if let Some((_, seat)) = self.seat(id) {
             seat.owed.set(true);
         }
+    }
+
+    /// Where a subscription sits.
+    pub(in crate::live) fn seat(&self, id: SubId) -> Option<(&Group, &Seat)> {
+        let subscriber = self.subscribers.get(&id)?;
+        let group = self.plans.get(subscriber.plan)?.groups.get(subscriber.group)?;
+        Some((group, group.seats.get(subscriber.seat)?))
     }
 
     /// Takes a subscription out; its plan goes with the last listener.

@@ -266,6 +266,37 @@ fn a_replay_does_not_end_at_what_cannot_be_told_on_joining() {
 }
 
 #[test]
+fn a_position_that_is_owed_is_told_as_soon_as_nothing_waits() {
+    let mut desk = Desk::new(Limits::default());
+    for id in 1..=3 {
+        desk.put(&[blog(id, "a")]);
+    }
+    let outbox = Outbox::new(&desk.limits, Close::new(4408, "slow"));
+    let replayed =
+        Frame::from(Plain.position(&Cursor { position: 3, stamp: 0, grant: 0 }.to_string()));
+    outbox.offer(3, std::slice::from_ref(&replayed));
+    let request = desk.request(cursors);
+    let joins = desk.join_with(request, Some(mark(3)), &outbox);
+    assert_eq!(joins.unwrap(), Joined::Active(mark(3)));
+    desk.matcher.owed();
+    assert_eq!(take(&outbox).0.len(), 1, "what waits comes first");
+    desk.matcher.owed();
+    assert_eq!(brief(heard(&outbox)), [json!(["position", 3])]);
+    desk.matcher.owed();
+    assert!(take(&outbox).0.is_empty() && desk.matcher.owing.is_empty(), "once");
+    // Nor is it told to who has left.
+    outbox.offer(3, std::slice::from_ref(&replayed));
+    let request = desk.request(cursors);
+    let joins = desk.join_with(request, Some(mark(3)), &outbox);
+    assert_eq!(joins.unwrap(), Joined::Active(mark(3)));
+    let all: Vec<_> = desk.matcher.registry.subscribers().map(|(id, _)| id).collect();
+    all.into_iter().for_each(|id| drop(desk.matcher.registry.detach(id)));
+    take(&outbox);
+    desk.matcher.owed();
+    assert!(take(&outbox).0.is_empty() && desk.matcher.owing.is_empty());
+}
+
+#[test]
 fn a_position_that_is_owed_is_told_under_other_rules_too() {
     let mut desk = Desk::new(Limits::default());
     for id in 1..=5 {
