@@ -100,7 +100,7 @@ pub(super) async fn subscribe(
     }
 }
 
-/// The socket's life after the 101; the subscription ends with it.
+/// The socket's life after the 101; the subscription ends with its stream.
 async fn live_on(
     upgrade: hyper::upgrade::OnUpgrade,
     outbox: Arc<Outbox>,
@@ -115,8 +115,7 @@ async fn live_on(
     let Some((io, read, connection)) = apart(upgraded) else {
         return tracing::error!("a WebSocket over something else than a client's stream");
     };
-    Wire::new(io, read, connection, outbox, limits).run().await;
-    drop(subscription);
+    Wire::new(io, read, connection, (outbox, subscription), limits).run().await;
 }
 
 /// What the WebSocket goes on with: the transport, what was read of it already, and what counts it

@@ -25,7 +25,7 @@ use super::clients::Connection;
 use super::io::Io;
 use crate::limits::Limits;
 use crate::live::outbox::Wrote;
-use crate::live::{Close, Outbox, frame};
+use crate::live::{Close, Outbox, Subscription, frame};
 
 /// Bytes read at once. Only who has something to read has a buffer for it.
 const READ_BYTES: usize = 4 << 10;
@@ -40,6 +40,9 @@ pub(super) struct Wire {
     /// Shared with the outbox, which writes by itself what the socket takes at once.
     io: Arc<Io>,
     outbox: Arc<Outbox>,
+    /// `None` once nothing more is sent of it: who takes nothing is matched for no longer, though
+    /// its connection may last for a while.
+    subscription: Option<Subscription>,
     limits: Arc<Limits>,
     /// `None` while nothing comes: an idle connection holds no buffer.
     reader: Option<Box<WebSocketContext>>,
@@ -74,7 +77,7 @@ impl Wire {
         io: Io,
         read: Vec<u8>,
         connection: Arc<Connection>,
-        outbox: Arc<Outbox>,
+        (outbox, subscription): (Arc<Outbox>, Option<Subscription>),
         limits: Arc<Limits>,
     ) -> Self {
         let now = Instant::now();
@@ -85,6 +88,7 @@ impl Wire {
             reader: (!read.is_empty()).then(|| reader(read, &limits)),
             io,
             outbox,
+            subscription,
             inbound,
             phase: Phase::Open,
             blocked: false,
@@ -285,11 +289,13 @@ impl Wire {
     }
 
     fn close(&mut self, close: &Close) {
+        self.subscription = None;
         self.outbox.put_last(frame::close(close).into());
         self.phase = Phase::Closing(Instant::now() + self.limits.write_time);
     }
 
     fn fail(&mut self, close: &Close) {
+        self.subscription = None;
         if self.phase == Phase::Open {
             self.outbox.forget();
             self.outbox.put_last(frame::close(close).into());
@@ -299,6 +305,7 @@ impl Wire {
 
     /// Answers with the client's own code and no reason, or has its answer.
     fn closed_by_client(&mut self, code: Option<u16>) {
+        self.subscription = None;
         if self.phase == Phase::Open {
             self.outbox.forget();
             let answer = code.map(|code| frame::close(&Close::new(code, "")));
