@@ -13,6 +13,7 @@ pub mod limits;
 pub mod live;
 pub mod model;
 pub mod net;
+pub mod nice;
 pub mod query;
 pub mod schemas;
 pub mod server;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. Rooms that stand together may use each other.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits"],
+    &["error", "limits", "nice"],
     &["model"],
     &["filter"],
     &["store"],

@@ -17,9 +17,9 @@ use tokio::runtime::{Builder, Runtime};
 use crate::bench;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
+use crate::nice;
 use crate::schemas;
 use crate::server;
-use crate::store::nice;
 
 use self::link::Link;
 

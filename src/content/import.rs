@@ -14,6 +14,7 @@ use crate::model::catalog::Catalog;
 use crate::model::change::Row;
 use crate::model::schema::Schema;
 use crate::model::value::Value;
+use crate::nice;
 use crate::query::Ask;
 use crate::store::fair::Payer;
 use crate::store::{Lane, Query, Rows, Tx};
@@ -131,6 +132,7 @@ impl Content {
         let mut imported = Imported::default();
         let mut good = Vec::with_capacity(records.len());
         for (index, record) in records.into_iter().enumerate() {
+            nice::pause();
             let asked = writing.asked(Action::Create, record);
             match asked.prepare(&catalog) {
                 Ok(prepared) => good.push((index, asked.body, prepared)),

@@ -15,6 +15,7 @@ use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 use crate::model::related::{Key, Paths, Want};
 use crate::model::schema::SchemaId;
+use crate::nice;
 use crate::query::Plan;
 use crate::store::Mark;
 
@@ -324,7 +325,7 @@ impl History {
 
 /// Runs `work` on a thread of its own.
 async fn working<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = tokio::task::spawn_blocking(|| nice::by_turns(work)).await;
     done.map_err(|error| Error::internal(format!("telling a page of the log: {error}")))
 }
 

@@ -10,10 +10,11 @@ use crate::model::catalog::Catalog;
 use crate::model::change::{Commit, Notice};
 use crate::model::cursor::Cursor;
 use crate::model::schema::SchemaId;
+use crate::nice;
 use crate::query::Plans;
 use crate::store::Mark;
 
-use super::fanout::{Failure, Fanout, Late};
+use super::fanout::{self, Failure, Fanout, Late};
 use super::gap::Gaps;
 use super::message::Encode;
 use super::outbox::{Close, Frame, Outbox};
@@ -115,14 +116,20 @@ impl Matcher {
         // Whether another waits is looked at once: who keeps up is alone here, and written at once.
         let alone = !self.queue.has_commit();
         let light = if alone { self.lone(&first) } else { None };
-        self.queue.set_light(light.is_some());
+        if fanout::is_little(&first) {
+            self.queue.set_light(light.is_some());
+        }
         if let Some(late) = light {
             return self.catch_up(late);
         }
         self.fanout.at_once(alone);
         let mut next = Some(first);
         while let Some(commit) = next {
-            self.commit(&commit);
+            if fanout::is_little(&commit) {
+                self.commit(&commit);
+            } else {
+                nice::by_turns(|| self.commit(&commit));
+            }
             self.fanout.at_once(false);
             next = self.queue.pop_commit(|commit| round.takes(commit));
         }

@@ -88,7 +88,7 @@ impl Way {
         let mut fresh = Instant::now();
         loop {
             // With pages that somebody else has been told there may be nothing to wait for.
-            tokio::task::consume_budget().await;
+            tokio::task::yield_now().await;
             if newest {
                 // Room for what is told on joining.
                 self.room(0, 0, at.position).await?;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
 use crate::model::change::Commit;
-use crate::store::nice;
+use crate::nice;
 
 /// A commit of fewer changes is freed on the spot: that takes less than waking a thread.
 const CHANGES: usize = 256;
@@ -38,10 +38,19 @@ impl Sweep {
 
 /// `None` where there is no thread to be had.
 fn start() -> Option<SyncSender<Arc<Commit>>> {
-    let (bring, brought) = sync_channel(WAITING);
+    let (bring, brought) = sync_channel::<Arc<Commit>>(WAITING);
     let run = move || {
         nice::step_back();
-        brought.into_iter().for_each(drop);
+        for commit in brought {
+            // What the last holder leaves.
+            let Some(commit) = Arc::into_inner(commit) else { continue };
+            nice::by_turns(|| {
+                for change in commit.changes {
+                    drop(change);
+                    nice::pause();
+                }
+            });
+        }
     };
     let thread = std::thread::Builder::new().name("sweep".into()).spawn(run);
     thread.ok().map(|_| bring)

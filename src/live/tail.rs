@@ -15,7 +15,7 @@ use crate::model::change::{Commit, Notice};
 use crate::model::schema::SchemaId;
 use crate::store::{CommitSink, Mark};
 
-use super::fanout::Late;
+use super::fanout::{Late, is_little};
 use super::helm::Helm;
 use super::subscription::Command;
 
@@ -110,7 +110,7 @@ struct State {
     /// Those at the helm sleep until something comes. Telling the condition variable is a system
     /// call whether or not somebody listens.
     asleep: bool,
-    /// The last commit that was alone took long to tell.
+    /// The last commit of little that was alone took long to tell.
     heavy: bool,
     /// No more commands are taken.
     closed: bool,
@@ -124,7 +124,10 @@ impl CommitSink for TailSink {
         }
         let queue = &self.queue;
         let mut state = queue.lock();
-        self.left = commits.len() == 1 && state.items.is_empty() && !state.heavy;
+        // Between the commits of an import there are others, which are not to wait for its thread.
+        self.left = state.items.is_empty()
+            && !state.heavy
+            && matches!(commits, [commit] if is_little(commit));
         for commit in commits {
             let bytes = commit.bytes();
             // The one at work cannot be dropped.
@@ -289,7 +292,7 @@ impl Queue {
         }
     }
 
-    /// Whether the commit now popped, which is alone, takes little to tell.
+    /// Whether the commit now popped, which is alone and of little, takes little to tell.
     pub(super) fn set_light(&self, light: bool) {
         self.lock().heavy = !light;
     }

@@ -7,6 +7,7 @@ use serde_json::map::{Entry, Map};
 use serde_json::{Number, Value as Json};
 
 use crate::error::{Error, Result};
+use crate::nice;
 
 /// Parses one JSON value. Refused, with line and column: anything that is no JSON, anything after
 /// the value, nesting deeper than 127 (found while reading, so brackets without end cost linear
@@ -109,6 +110,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> std::result::Result<Json, A::Error> {
         let mut values = Vec::new();
         loop {
+            nice::pause();
             let path = self.at(Step::Index(values.len()));
             match from.next_element_seed(Strict { outer: Some(&path) })? {
                 Some(value) => values.push(value),

@@ -9,6 +9,7 @@
 //! done [`beside`] the loops, in the runtime for many
 //! threads that all else runs in.
 
+use std::future::poll_fn;
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tokio::sync::oneshot;
 use tokio::task;
 
 use crate::error::{Error, Kind, Result};
-use crate::store::{here, nice};
+use crate::nice;
+use crate::store::here;
 
 /// After so many polls of its tasks a loop looks what its sockets have to say, and after so many
 /// which tasks other threads have woken. A client that always has another request ready keeps a
@@ -99,8 +101,8 @@ impl<T> Drop for Working<T> {
     }
 }
 
-/// Does `work` in `pool` and waits for it, so that the loop can go on with others meanwhile. A
-/// panic comes back as one.
+/// Does `work` in `pool` and waits for it, so that the loop can go on with others meanwhile; the
+/// loops have the core in between where the work pauses (see [`nice`]). A panic comes back as one.
 ///
 /// # Errors
 /// Those of the work; 503 where the pool has ended.
@@ -109,7 +111,9 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    let mut working = Working(pool.spawn(work));
+    let mut work = Box::pin(work);
+    let by_turns = poll_fn(move |cx| nice::by_turns(|| work.as_mut().poll(cx)));
+    let mut working = Working(pool.spawn(by_turns));
     match (&mut working.0).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

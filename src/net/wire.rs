@@ -140,6 +140,10 @@ impl Wire {
             match wrote {
                 Wrote::All if !self.inbound.answers.is_empty() => {}
                 Wrote::All => return self.all_out(),
+                Wrote::More => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Wrote::Blocked => match ready!(self.io.poll_write_ready(cx)) {
                     Ok(()) => {}
                     Err(_) => return Poll::Ready(()),

@@ -113,7 +113,7 @@ impl Drop for Checkpoints {
 }
 
 fn run(dir: &std::path::Path, woken: &Receiver<()>, moved: &AtomicBool) {
-    super::nice::step_back();
+    crate::nice::step_back();
     let mut open: Option<Connection> = None;
     while woken.recv().is_ok() {
         if open.is_none() {

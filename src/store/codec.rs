@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::model::change::{Change, Notice, Op, Row};
 use crate::model::schema::{FieldId, Schema, SchemaId, SchemaKind, Slot};
 use crate::model::value::Value;
+use crate::nice;
 
 const VERSION: u8 = 1;
 
@@ -128,6 +129,7 @@ pub(crate) fn encode(
     }
     count(out, changes.len());
     for (change, shape) in changes.iter().zip(index) {
+        nice::pause();
         count(out, shape);
         out.push(match change.op {
             Op::Create => 0,

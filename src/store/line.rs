@@ -218,10 +218,9 @@ impl<T> Line<T> {
         }
     }
 
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        let state = self.lock();
-        state.waiting.is_empty() && state.long.is_empty()
+    /// Whether something waits that does not take long.
+    pub(crate) fn has_short(&self) -> bool {
+        !self.lock().waiting.is_empty()
     }
 
     /// Lets nobody in any more; what waits is still served.

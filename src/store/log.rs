@@ -15,6 +15,7 @@ use crate::model::change::{Change, Row};
 use crate::model::related::Key;
 use crate::model::schema::{Default, Schema, SchemaId};
 use crate::model::value::Value;
+use crate::nice;
 
 use super::codec::{self, Damaged, Raw, Shape};
 use super::fault::fault;
@@ -214,8 +215,10 @@ pub(crate) fn entries(
         Ok(entries)
     };
     let entries = read().map_err(fault)?;
-    let against =
-        |(mark, entry): &(Mark, Vec<u8>)| against(catalog, filled, *mark, decode(*mark, entry)?);
+    let against = |(mark, entry): &(Mark, Vec<u8>)| {
+        nice::pause();
+        against(catalog, filled, *mark, decode(*mark, entry)?)
+    };
     entries.iter().map(against).collect()
 }
 

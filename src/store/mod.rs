@@ -27,7 +27,6 @@ pub mod log;
 mod lookup;
 mod mark;
 pub mod migrate;
-pub mod nice;
 mod pace;
 pub mod page;
 mod past;
@@ -122,8 +121,8 @@ pub trait CommitSink: Send {
     fn committed(&mut self, commits: &[Arc<Commit>]);
 
     /// Always follows `committed`: the writers were answered. `idle`: nobody else waits to write just
-    /// now, and this thread may be used for some microseconds; whoever writes meanwhile waits for
-    /// that. What is done here must not wait for the writer.
+    /// now but what takes long, and this thread may be used for some microseconds; whoever writes
+    /// meanwhile waits for that. What is done here must not wait for the writer.
     fn answered(&mut self, idle: bool) {
         let _ = idle;
     }

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use rusqlite::{Connection, Result};
 
+use crate::nice;
+
 /// Steps of SQLite's machine between two looks at the clock: some microseconds.
 const STEPS: u32 = 1_000;
 
@@ -56,6 +58,7 @@ impl Watch {
     }
 
     fn is_over(&self, steps: u32) -> bool {
+        nice::pause();
         let mut bounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         bounds.as_mut().is_some_and(|bounds| {
             if bounds.steps != u32::MAX {

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::error::{self, Error, Result};
 use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
+use crate::nice;
 
 use super::accounts::of_rights;
 use super::checkpoint::Checkpoints;
@@ -180,11 +181,17 @@ impl Writer {
     fn group(&mut self, kind: Kind) -> Duration {
         let own = if kind == Kind::Long { &mut self.long } else { &mut self.waiting };
         let mut waiting = std::mem::take(own);
-        let took = self.transaction(&mut waiting, kind);
+        let took = if kind == Kind::Long {
+            // Nobody who waits to write shall wait for others' turns.
+            let line = self.line.clone();
+            nice::by_turns_unless(move || line.has_short(), || self.transaction(&mut waiting, kind))
+        } else {
+            self.transaction(&mut waiting, kind)
+        };
         let own = if kind == Kind::Long { &mut self.long } else { &mut self.waiting };
         *own = waiting;
-        let idle = self.waiting.is_empty() && self.long.is_empty() && self.line.is_empty();
-        // Lends the sink this thread for a moment, if nothing else needs it.
+        // Lends the sink this thread for a moment, if nobody waits for it but what takes long.
+        let idle = self.waiting.is_empty() && !self.line.has_short();
         self.sink.answered(idle);
         took
     }

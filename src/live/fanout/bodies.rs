@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::live::message::Event;
 use crate::model::change::{Change, Commit, Op};
+use crate::nice;
 use crate::query::Body;
 
 use super::Fanout;
@@ -167,6 +168,7 @@ impl Fanout {
             let few = plans().filter(|hits| hits.len() <= most).flatten();
             let mut all = few.map(|found| {
                 let Found { change, event, .. } = *found;
+                nice::pause();
                 self.bodies.encode(body, commit, change, event, self.most_bytes)
             });
             match all.find(Result::is_err) {

@@ -11,6 +11,7 @@ use crate::live::registry::{BodyId, Entry, PlanId, ReadingId, Registry, What};
 use crate::model::change::{Change, Commit, Op, Row};
 use crate::model::related::Key;
 use crate::model::schema::SchemaId;
+use crate::nice;
 use crate::query::{Body, Plan};
 
 use super::Fanout;
@@ -75,6 +76,7 @@ impl Fanout {
         self.most_found = self.most_bytes / FOUND_BYTES;
         let mut candidates = std::mem::take(&mut self.candidates);
         for (at, change) in commit.changes.iter().enumerate() {
+            nice::pause();
             self.candidates(registry, change, &mut candidates);
             if candidates.is_empty() || self.is_beyond(change) {
                 continue;

@@ -47,6 +47,11 @@ pub(super) struct Tried {
     found: bool,
 }
 
+/// Whether so little was written that it may take little to tell.
+pub fn is_little(commit: &Commit) -> bool {
+    commit.changes.len() <= CHANGES && commit.bytes() <= BYTES
+}
+
 impl Tried {
     fn is_of(&self, registry: &Registry, commit: &Commit) -> bool {
         std::ptr::eq(&*self.commit, commit) && self.as_of == registry.version()
@@ -116,7 +121,7 @@ impl Fanout {
     /// many plans: it ends when there are too many, and is not tried again soon.
     fn is_found_soon(&mut self, registry: &Registry, commit: &Commit) -> bool {
         let changes = &commit.changes[..];
-        if changes.len() > CHANGES || commit.bytes() > BYTES {
+        if !is_little(commit) {
             return false;
         }
         for change in changes {

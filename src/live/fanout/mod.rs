@@ -29,8 +29,8 @@ use bodies::Bodies;
 pub use failure::{Failure, Fault};
 use find::Found;
 use frames::{Cursors, Form, Frames, KEPT, Most};
-pub use light::Late;
 use light::Tried;
+pub use light::{Late, is_little};
 use relief::Room;
 
 /// Working memory, kept from commit to commit.

@@ -28,6 +28,10 @@ pub use frame::{Close, Frame, Framed, TOO_SLOW, held, size};
 pub use sink::{Carrier, Sink, Write};
 use state::{Socket, State, Told, Woken, remember};
 
+/// Bytes that a connection's task writes before others have their turn: some 50 us. A client that
+/// reads as fast as a replay is told could keep its loop for itself.
+const PIECE: usize = 64 << 10;
+
 /// What became of offered frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
@@ -49,6 +53,8 @@ pub enum Wrote {
     All,
     /// The socket took no more: it is the task that waits until it does.
     Blocked,
+    /// The socket might take more: the task is to come again, after others had their turn.
+    More,
     /// Nothing waits any more, and nothing comes: this is how the connection ends. A frame that
     /// has begun may still be going out.
     End(Close),
@@ -329,10 +335,10 @@ impl Outbox {
         woken.wake();
     }
 
-    /// For the connection's task: writes what waits with `write` until all is out or it says
-    /// [`io::ErrorKind::WouldBlock`]. Also says whether any byte went out since the last time,
-    /// whoever wrote it. The task is woken when it should come again, but not when the socket
-    /// takes more.
+    /// For the connection's task: writes what waits with `write` until all is out, it says
+    /// [`io::ErrorKind::WouldBlock`], or others should have their turn. Also says whether any byte
+    /// went out since the last time, whoever wrote it. The task is woken when it should come again,
+    /// but not when the socket takes more.
     ///
     /// # Errors
     /// The socket's end.
@@ -343,11 +349,14 @@ impl Outbox {
     ) -> io::Result<(Wrote, bool)> {
         let mut state = self.lock();
         let mut woken = Woken::default();
-        if let Err(error) = state.write(self.most, &mut woken, write) {
-            drop(state);
-            woken.wake();
-            return Err(error);
-        }
+        let more = match state.write(self.most, PIECE, &mut woken, write) {
+            Ok(more) => more,
+            Err(error) => {
+                drop(state);
+                woken.wake();
+                return Err(error);
+            }
+        };
         remember(&mut state.waker, cx);
         let moved = std::mem::take(&mut state.moved);
         let wrote = match &state.end {
@@ -355,6 +364,7 @@ impl Outbox {
                 let cursor = state.queue.cursor_then().filter(|_| end.code == TOO_SLOW);
                 Wrote::End(cursor.map_or_else(|| end.clone(), |cursor| end.resume_from(cursor)))
             }
+            _ if more => Wrote::More,
             _ if state.blocked => Wrote::Blocked,
             _ => Wrote::All,
         };

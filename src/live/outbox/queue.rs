@@ -39,6 +39,15 @@ pub(super) struct Queue {
     pub(super) cursor: Option<Cursor>,
 }
 
+/// What came of writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Went {
+    /// Any byte went.
+    pub(super) moved: bool,
+    /// More might have gone than was to.
+    pub(super) more: bool,
+}
+
 impl Queue {
     /// Takes the frames of the commit at `position`, `bytes` long together, unless they are more
     /// than the bounds leave room for. Whoever finds nothing waiting has no bounds.
@@ -169,27 +178,38 @@ impl Queue {
         begun.chain(control).chain(frames).take(SLICES)
     }
 
-    /// Writes until all has gone out, or `write` takes no more; whether any byte went. An error is
-    /// the socket's end.
+    /// Writes until all has gone out, `write` takes no more, or `most` bytes have gone; how it
+    /// came to that. An error is the socket's end.
     pub(super) fn write(
         &mut self,
+        most: usize,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<bool> {
-        let mut moved = false;
+    ) -> io::Result<Went> {
+        let mut went = Went::default();
+        let mut left = most;
         loop {
+            if left == 0 {
+                went.more = !self.is_drained();
+                return Ok(went);
+            }
             let (asked, written) = match (&self.begun, self.control.is_empty(), self.frames.len()) {
-                (None, true, 0) => return Ok(moved),
+                (None, true, 0) => return Ok(went),
                 // Mostly it is one frame.
                 (None, true, 1) => {
                     let bytes = &self.frames[0].bytes;
+                    let bytes = &bytes[..bytes.len().min(left)];
                     (bytes.len(), write(&[IoSlice::new(bytes)]))
                 }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); SLICES];
                     let (mut count, mut asked) = (0, 0);
                     for bytes in self.slices() {
+                        let bytes = &bytes[..bytes.len().min(left - asked)];
                         slices[count] = IoSlice::new(bytes);
                         (count, asked) = (count + 1, asked + bytes.len());
+                        if asked == left {
+                            break;
+                        }
                     }
                     (asked, write(&slices[..count]))
                 }
@@ -197,13 +217,14 @@ impl Queue {
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    moved = true;
+                    went.moved = true;
+                    left = left.saturating_sub(written);
                     self.advance(written);
                     if written < asked {
-                        return Ok(moved);
+                        return Ok(went);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(went),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::queue::{Queue, SLICES};
+use super::queue::{Queue, SLICES, Went};
 use super::{Close, Frame, Sink};
 use crate::model::cursor::Cursor;
 
@@ -78,7 +78,7 @@ impl State {
     pub(super) fn write_through(&mut self, most: (usize, usize), woken: &mut Woken) {
         let Some(socket) = self.socket.take() else { return };
         // A broken socket is found out by the task, which has to end.
-        let _ = self.write(most, woken, |bytes| socket.sink.try_write_vectored(bytes));
+        let _ = self.write(most, usize::MAX, woken, |bytes| socket.sink.try_write_vectored(bytes));
         self.socket = Some(socket);
         if self.blocked || self.has_ended() {
             self.wake(woken);
@@ -95,7 +95,7 @@ impl State {
     ) -> bool {
         let (mut made, mut more) = (Some(made), false);
         // As above.
-        let _ = self.write(most, woken, |_| {
+        let _ = self.write(most, usize::MAX, woken, |_| {
             made.take().unwrap_or_else(|| {
                 more = true;
                 Err(io::ErrorKind::WouldBlock.into())
@@ -148,26 +148,29 @@ impl State {
         }
     }
 
+    /// Writes `piece` bytes at most; whether more might have gone.
     pub(super) fn write(
         &mut self,
         most: (usize, usize),
+        piece: usize,
         woken: &mut Woken,
         write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        match self.queue.write(write) {
-            Ok(moved) => self.moved |= moved,
+        let Went { moved, more } = match self.queue.write(piece, write) {
+            Ok(went) => went,
             Err(error) => {
                 self.broken = true;
                 self.shut(woken);
                 return Err(error);
             }
-        }
+        };
+        self.moved |= moved;
         self.blocked = !self.queue.is_drained();
         self.tell_feeder(most, woken);
-        Ok(())
+        Ok(more)
     }
 
     /// Ends so, and drops what waits: it would come too late to be of use, the reader has to start

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::change::Row;
 use crate::model::schema::{Schema, Shape, Slot};
 use crate::model::value::Value;
+use crate::nice;
 
 use super::super::cell::Cell;
 use super::super::fault::fault;
@@ -27,6 +28,7 @@ impl Tx<'_> {
         mut values: Vec<Value>,
         named: bool,
     ) -> Result<Arc<Row>> {
+        nice::pause();
         fits(schema, &values)?;
         let primary = schema.primary_column();
         let mut counted = false;
@@ -73,6 +75,7 @@ impl Tx<'_> {
         values: Vec<Value>,
         named: bool,
     ) -> Result<Arc<Row>> {
+        nice::pause();
         self.spend(&values)?;
         let changed: Vec<Slot> =
             (0..values.len()).filter(|slot| before.values[*slot] != values[*slot]).collect();
@@ -106,6 +109,7 @@ impl Tx<'_> {
         row: Arc<Row>,
         named: bool,
     ) -> Result<()> {
+        nice::pause();
         let key = row.get(schema.primary).clone();
         let Desk { given, texts, .. } = self.desk;
         given.goes(self.connection, texts, schema, &key)?;

@@ -163,6 +163,7 @@ fn many_threads_and_a_batch_lose_no_wake_up() {
                     let write = |bytes: &[IoSlice<'_>]| slow.try_write_vectored(bytes);
                     match outbox.write(&cx, write).expect("a whole pipe").0 {
                         Wrote::Blocked => slow.full.store(false, Ordering::SeqCst),
+                        Wrote::More => {}
                         Wrote::End(_) => outbox.put_last(frame(LAST, 5_000, 5, None)),
                         Wrote::All if outbox.ended().is_some() => return,
                         Wrote::All => rung.recv().expect("somebody who rings"),

@@ -212,7 +212,7 @@ impl World {
                         return;
                     }
                 }
-                Wrote::Blocked => {}
+                Wrote::Blocked | Wrote::More => {}
                 Wrote::End(close) => {
                     assert!(self.last.is_none(), "once");
                     let number = self.number();
@@ -332,6 +332,7 @@ fn many_threads_lose_no_wake_up() {
                 match outbox.write(&cx, write).expect("a whole pipe").0 {
                     // The socket tells it at once that it takes more.
                     Wrote::Blocked => slow.full.store(false, Ordering::SeqCst),
+                    Wrote::More => {}
                     Wrote::End(_) => outbox.put_last(frame(LAST, 20_000, 5, None)),
                     Wrote::All if outbox.ended().is_some() => return,
                     Wrote::All => rung.recv().expect("somebody who rings"),

@@ -265,3 +265,25 @@ fn many_frames_leave_in_few_writes() {
     assert_eq!(String::from_utf8(ends.pipe.took()).expect("text"), all);
     assert_eq!(ends.outbox.waiting(), (0, 0));
 }
+
+#[test]
+fn a_task_writes_piece_by_piece() {
+    let ends = ends(999, 9 << 20, 0);
+    let wide = "x".repeat(PIECE * 2 + 1);
+    let frames = [frame("a", 0), frame(&wide, 0), frame("b", 0), frame("c", 0)];
+    ends.outbox.offer(1, &frames);
+    ends.outbox.flush();
+    ends.pipe.make_room(usize::MAX);
+    for pieces in 1..=2 {
+        assert_eq!(ends.write(), Wrote::More);
+        assert_eq!(ends.pipe.took().len(), PIECE * pieces);
+    }
+    // It is the task's turn: nobody writes before it what comes meanwhile.
+    assert_eq!(ends.outbox.send(2, &[frame("d", 0)], 1), Offer::Taken);
+    ends.outbox.flush();
+    assert_eq!(ends.pipe.took().len(), PIECE * 2);
+    assert_eq!(ends.write(), Wrote::All);
+    assert_eq!(String::from_utf8(ends.pipe.took()).expect("text"), format!("a{wide}bcd"));
+    ends.outbox.send(3, &[frame("e", 0)], 1);
+    assert!(ends.pipe.took().ends_with(b"cde"), "at once");
+}
