@@ -36,7 +36,7 @@ impl Turns {
     }
 }
 
-/// Does what takes long, and leaves the core to others wherever it comes by [`pause`] after [`TURN`].
+/// Does what takes long, and leaves the core to others wherever it comes by [`pause`] after 0.2 ms.
 /// Each turn that another takes costs a slice of the scheduler's: where others want the core all the
 /// time, little of it is left.
 ///
