@@ -24,21 +24,36 @@ thread_local! {
     static TURNS: RefCell<Option<Turns>> = const { RefCell::new(None) };
 }
 
+/// Nor does one work for longer than this, however long the others did: their slice.
+const LONG_TURN: Duration = Duration::from_millis(3);
+
 struct Turns {
     began: Instant,
+    /// How long this turn is.
+    length: Duration,
     urgent: Box<dyn Fn() -> bool>,
 }
 
 impl Turns {
+    fn new(now: Instant, urgent: impl Fn() -> bool + 'static) -> Turns {
+        Turns { began: now, length: TURN, urgent: Box::new(urgent) }
+    }
+
     /// Whether a turn is over and others should have theirs.
     fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.began) >= TURN && !(self.urgent)()
+        now.saturating_duration_since(self.began) >= self.length && !(self.urgent)()
+    }
+
+    /// The next one begins `now`, after the others' which began `then`. Where they want the core all
+    /// the time it is as long as theirs: little would be left of it else, and clocks run meanwhile.
+    fn next(&mut self, then: Instant, now: Instant) {
+        self.began = now;
+        self.length = now.saturating_duration_since(then).clamp(TURN, LONG_TURN);
     }
 }
 
-/// Does what takes long, and leaves the core to others wherever it comes by [`pause`] after 0.2 ms.
-/// Each turn that another takes costs a slice of the scheduler's: where others want the core all the
-/// time, little of it is left.
+/// Does what takes long, and leaves the core to others wherever it comes by [`pause`] after 0.2 ms, or
+/// after as long as the others had it the last time.
 ///
 /// Nobody wanting it, it costs a look at the clock each pause, and a call of the system (below 1 us)
 /// each turn.
@@ -56,7 +71,7 @@ pub fn by_turns_unless<T>(urgent: impl Fn() -> bool + 'static, work: impl FnOnce
         }
     }
     let _ends = Ends;
-    TURNS.set(Some(Turns { began: Instant::now(), urgent: Box::new(urgent) }));
+    TURNS.set(Some(Turns::new(Instant::now(), urgent)));
     work()
 }
 
@@ -64,10 +79,10 @@ pub fn by_turns_unless<T>(urgent: impl Fn() -> bool + 'static, work: impl FnOnce
 pub fn pause() {
     TURNS.with_borrow_mut(|turns| {
         let Some(turns) = turns else { return };
-        if turns.is_over(Instant::now()) {
+        let now = Instant::now();
+        if turns.is_over(now) {
             std::thread::yield_now();
-            // What others took is none of the turn.
-            turns.began = Instant::now();
+            turns.next(now, Instant::now());
         }
     });
 }
@@ -104,10 +119,22 @@ mod tests {
     #[test]
     fn a_turn_ends_after_its_time_unless_it_is_urgent() {
         let began = Instant::now();
-        let turns = |urgent| Turns { began, urgent: Box::new(move || urgent) };
+        let turns = |urgent| Turns::new(began, move || urgent);
         let over = |urgent, part: u32| turns(urgent).is_over(began + TURN * part / 4);
         assert_eq!([0, 3, 4, 9].map(|part| over(false, part)), [false, false, true, true]);
         assert!(!over(true, 9));
+    }
+
+    #[test]
+    fn who_keeps_the_core_for_long_waits_for_as_long() {
+        let began = Instant::now();
+        let mut turns = Turns::new(began, || false);
+        for (took, length) in [(0, 200), (150, 200), (900, 900), (40_000, 3_000), (1, 200)] {
+            turns.next(began, began + Duration::from_micros(took));
+            assert_eq!(turns.length, Duration::from_micros(length), "after {took}");
+            let over = |time: Duration| turns.is_over(turns.began + time);
+            assert!(over(turns.length) && !over(turns.length - Duration::from_micros(1)));
+        }
     }
 
     #[test]
@@ -121,7 +148,9 @@ mod tests {
             pause();
         };
         by_turns_unless(urgent, || {
+            // However long others had the core after the first.
             pauses();
+            std::thread::sleep(LONG_TURN);
             pauses();
             // Over is over until somebody has had a turn.
             pause();

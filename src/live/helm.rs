@@ -5,10 +5,10 @@
 //! helm: the matcher's thread had 16 us of a handshake's 95, most of it to fall asleep and wake up.
 //!
 //! A commit that is alone and concerns few is told by whoever wrote it, the writer's thread or an
-//! event loop, while nobody else waits to write: there were 8 us to do, and to wake the thread for it
-//! took some tenth of the CPU of such a write (median of nine pairs). The answer was handed over before;
-//! where an event loop wrote, its bytes go out afterwards. What might wait for anybody is left to the
-//! thread. All other commits are the thread's alone.
+//! event loop, while nobody else waits to write but what takes long: there were 8 us to do, and to
+//! wake the thread for it took some tenth of the CPU of such a write (median of nine pairs). The
+//! answer was handed over before; where an event loop wrote, its bytes go out afterwards. What might
+//! wait for anybody is left to the thread. All other commits are the thread's alone.
 //!
 //! Whatever is in the queue is done in the queue's order whoever does it.
 
@@ -77,9 +77,9 @@ impl Helm {
         at(self.matcher.lock().expect("no panic").as_ref().expect("a matcher"))
     }
 
-    /// For whoever wrote while nobody else waits to write: tells the one commit that waits, if
-    /// that takes little and nobody is at the helm. What waits afterwards is the thread's, which
-    /// the caller wakes.
+    /// For whoever wrote while nobody else waits to write but what takes long: tells the one commit
+    /// that waits, if that takes little and nobody is at the helm. What waits afterwards is the
+    /// thread's, which the caller wakes.
     pub(super) fn lone(&self) {
         let Ok(mut place) = self.matcher.try_lock() else { return };
         or_abort(|| {

@@ -58,6 +58,8 @@ pub(super) struct Matcher {
     pub(super) passing: Option<Place>,
     /// Who is active, and is to be told so once nothing waits for it.
     pub(super) owing: VecDeque<SubId>,
+    /// How many of them are looked at this time.
+    pub(super) owing_due: usize,
 }
 
 impl Matcher {
@@ -89,6 +91,7 @@ impl Matcher {
             positions: Instant::now() + limits.ping_every,
             passing: None,
             owing: VecDeque::new(),
+            owing_due: 0,
             limits,
             parked: Vec::new(),
         })
@@ -170,9 +173,9 @@ impl Matcher {
 
     /// When the clock asks for something next.
     pub(super) fn due(&self) -> Instant {
-        match self.passing {
-            Some(_) => Instant::now(),
-            None => self.tick.min(self.positions),
+        match self.passing.is_some() || self.owing_due > 0 {
+            true => Instant::now(),
+            false => self.tick.min(self.positions),
         }
     }
 
@@ -184,6 +187,8 @@ impl Matcher {
             self.gaps.tidy();
             self.owed();
             self.tick = now + TICK;
+        } else if self.owing_due > 0 {
+            self.owed_some();
         }
         self.positions_by(now);
     }
@@ -315,6 +320,9 @@ impl Matcher {
     }
 
     fn told(&mut self, commit: &Commit) {
+        for id in self.fanout.take_gone() {
+            self.registry.detach(id);
+        }
         let Commit { position, stamp, time, .. } = *commit;
         self.mark = Mark { position, stamp, time };
     }

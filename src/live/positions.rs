@@ -38,10 +38,16 @@ impl Matcher {
         self.positions();
     }
 
-    /// Tells some of those who became active while something waited for them, if nothing does now:
-    /// that this was all should not be told by the next ping.
+    /// Tells those who became active while something waited for them, if nothing does now: that
+    /// this was all should not be told by the next ping. Some at a time; the others follow.
     pub(super) fn owed(&mut self) {
-        let some = self.owing.len().min(SOME);
+        self.owing_due = self.owing.len();
+        self.owed_some();
+    }
+
+    pub(super) fn owed_some(&mut self) {
+        let some = self.owing_due.min(SOME);
+        self.owing_due -= some;
         let due: Vec<SubId> = self.owing.drain(..some).collect();
         for id in due {
             if self.still_owes(id) {

@@ -10,6 +10,7 @@ use crate::model::catalog::Catalog;
 use crate::model::change::Commit;
 use crate::model::related::Want;
 use crate::model::schema::SchemaId;
+use crate::nice;
 use crate::store::{Mark, Reader, Rows, Store};
 
 use super::snapshot::{self, PageAsk};
@@ -128,9 +129,11 @@ impl Source for Store {
     }
 
     fn replay(&self, after: u64, limit: usize, want: Arc<Want>) -> Reading<'_, Stretch> {
-        Box::pin(self.read_always(move |reader| Stretch::read(reader, after, limit, &want)))
+        let read = move |reader: &Reader<'_>| Stretch::read(reader, after, limit, &want);
+        Box::pin(self.read_always(move |reader| nice::by_turns(|| read(reader))))
     }
 
+    // Not by turns: the whole live stream waits for it.
     fn replay_blocking(&self, after: u64, limit: usize, want: Arc<Want>) -> Result<Stretch> {
         self.read_always_blocking(move |reader| Stretch::read(reader, after, limit, &want))
     }

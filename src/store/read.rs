@@ -15,7 +15,6 @@ use crate::model::change::{Commit, Row};
 use crate::model::related::{Key, Paths, RelatedSet, Want};
 use crate::model::schema::{Schema, SchemaId, Slot};
 use crate::model::value::Value;
-use crate::nice;
 
 use super::beside::Bounds;
 use super::cell::{self, Cell};
@@ -161,7 +160,7 @@ impl Reader<'_> {
     /// under `want`: read against this snapshot's catalog, without notices. Fewer where they are
     /// large or take long, but one where there is one.
     pub fn replay(&self, after: u64, limit: usize, want: &Arc<Want>) -> Result<Vec<Arc<Commit>>> {
-        nice::by_turns(|| replay::page(self, after, limit, want))
+        replay::page(self, after, limit, want)
     }
 
     /// From which position on the log can be read through a schema: that of the last migration

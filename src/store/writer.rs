@@ -183,8 +183,11 @@ impl Writer {
         let mut waiting = std::mem::take(own);
         let took = if kind == Kind::Long {
             // Nobody who waits to write shall wait for others' turns.
-            let line = self.line.clone();
-            nice::by_turns_unless(move || line.has_short(), || self.transaction(&mut waiting, kind))
+            let (taken, line) = (!self.waiting.is_empty(), self.line.clone());
+            nice::by_turns_unless(
+                move || taken || line.has_short(),
+                || self.transaction(&mut waiting, kind),
+            )
         } else {
             self.transaction(&mut waiting, kind)
         };

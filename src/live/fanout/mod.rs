@@ -24,6 +24,7 @@ use crate::query::Body;
 use super::message::Event;
 use super::outbox::{self, Carrier, Frame, Outbox};
 use super::registry::{Entry, Group, PlanId, Registry};
+use super::subscription::SubId;
 
 use bodies::Bodies;
 pub use failure::{Failure, Fault};
@@ -61,6 +62,8 @@ pub struct Fanout {
     lists: [Lists; 2],
     /// By plan: a commit may fail every plan that reads through some relation.
     failed: BTreeSet<Failure>,
+    /// Whose outbox has ended: nothing is told to them any more, though their connections may last.
+    gone: Vec<SubId>,
     /// Outboxes that have something to write, each once.
     due: Vec<Arc<Outbox>>,
     /// See [`Fanout::tell_light`].
@@ -158,6 +161,7 @@ impl Fanout {
             offered: Vec::new(),
             lists: Default::default(),
             failed: BTreeSet::new(),
+            gone: Vec::new(),
             due: Vec::new(),
             light: false,
             late: Vec::new(),
@@ -248,6 +252,11 @@ impl Fanout {
         self.cursors.start();
         self.bodies.end(self.most.bytes);
         std::mem::take(&mut self.failed).into_iter().collect()
+    }
+
+    /// Subscriptions that ended by themselves, as was found while telling.
+    pub fn take_gone(&mut self) -> Vec<SubId> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Lets go of working memory but for a little. Between two commits.

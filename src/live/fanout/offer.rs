@@ -78,8 +78,10 @@ impl Fanout {
                 Offer::Due => self.due.push(seat.outbox.clone()),
                 Offer::Overflowed => {
                     tracing::info!(subscription = seat.subscriber, "a reader is too slow: closed");
+                    self.gone.push(seat.subscriber);
                 }
-                Offer::Taken | Offer::Ended => {}
+                Offer::Ended => self.gone.push(seat.subscriber),
+                Offer::Taken => {}
             }
         }
     }

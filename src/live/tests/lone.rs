@@ -345,6 +345,29 @@ fn who_is_too_slow_is_seen_to_by_the_thread() {
     assert_eq!(slow.ended().map(|close| close.code), Some(4408));
 }
 
+/// Its connection may last for a while, and carry what has begun.
+#[test]
+fn who_is_too_slow_is_matched_for_no_longer() {
+    let limits = Limits { outbox_frames: 2, ..Limits::default() };
+    let mut desk = Desk::new(limits);
+    let slow = desk.listen(|_| {});
+    slow.attach(Arc::new(Full));
+    let put = |desk: &mut Desk| drop(desk.put(&[("blog", 1, Some(json!({"title": "a"})))]));
+    let there = |desk: &Desk| desk.matcher.registry.subscribers().count();
+    for _ in 0..3 {
+        put(&mut desk);
+        assert_eq!((there(&desk), slow.ended()), (1, None));
+    }
+    put(&mut desk);
+    assert!(slow.ended().is_some());
+    assert_eq!(there(&desk), 0);
+    // Nor for one who was ended by somebody else.
+    let ended = desk.listen(|_| {});
+    ended.close(Close::new(1001, ""));
+    put(&mut desk);
+    assert_eq!(there(&desk), 0);
+}
+
 /// Whoever stays hears every commit once and in order; who comes and goes, all between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn lone_and_crowded_commits_are_told_once_and_in_order() {
