@@ -75,16 +75,20 @@ pub fn by_turns_unless<T>(urgent: impl Fn() -> bool + 'static, work: impl FnOnce
     work()
 }
 
-/// Between two pieces of work that may take long; does nothing outside [`by_turns`].
-pub fn pause() {
+/// Between two pieces of work that may take long; does nothing outside [`by_turns`]. Gives how long
+/// others had the core, if they had it.
+pub fn pause() -> Duration {
     TURNS.with_borrow_mut(|turns| {
-        let Some(turns) = turns else { return };
-        let now = Instant::now();
-        if turns.is_over(now) {
-            std::thread::yield_now();
-            turns.next(now, Instant::now());
+        let Some(turns) = turns else { return Duration::ZERO };
+        let then = Instant::now();
+        if !turns.is_over(then) {
+            return Duration::ZERO;
         }
-    });
+        std::thread::yield_now();
+        let now = Instant::now();
+        turns.next(then, now);
+        now.saturating_duration_since(then)
+    })
 }
 
 /// Lets the calling thread wait where others want to run. For the rest of its life: only root may
@@ -145,7 +149,7 @@ mod tests {
         let urgent = move || count.fetch_add(1, Ordering::Relaxed) > 0;
         let pauses = || {
             std::thread::sleep(TURN);
-            pause();
+            pause()
         };
         by_turns_unless(urgent, || {
             // However long others had the core after the first.

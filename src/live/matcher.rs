@@ -128,11 +128,7 @@ impl Matcher {
         self.fanout.at_once(alone);
         let mut next = Some(first);
         while let Some(commit) = next {
-            if fanout::is_little(&commit) {
-                self.commit(&commit);
-            } else {
-                nice::by_turns(|| self.commit(&commit));
-            }
+            nice::by_turns(|| self.commit(&commit));
             self.fanout.at_once(false);
             next = self.queue.pop_commit(|commit| round.takes(commit));
         }

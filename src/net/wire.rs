@@ -8,7 +8,7 @@
 mod inbound;
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -141,7 +141,8 @@ impl Wire {
                 Wrote::All if !self.inbound.answers.is_empty() => {}
                 Wrote::All => return self.all_out(),
                 Wrote::More => {
-                    cx.waker().wake_by_ref();
+                    // Comes again after the loop has looked at its sockets.
+                    let _ = pin!(tokio::task::yield_now()).poll(cx);
                     return Poll::Pending;
                 }
                 Wrote::Blocked => match ready!(self.io.poll_write_ready(cx)) {

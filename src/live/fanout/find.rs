@@ -150,6 +150,8 @@ impl Fanout {
                 let Some(entry) = registry.plan(id) else { continue };
                 match reach.share(&entry.plan) {
                     None => {
+                        // What others do meanwhile is nobody's.
+                        exact += nice::pause();
                         let began = Instant::now();
                         weigh(self, id, entry);
                         let took = began.elapsed();
