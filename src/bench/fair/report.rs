@@ -14,9 +14,9 @@ pub const LEGEND: &str = "\
 fair: ms of a page's reading, of a lone write's answer, and of its frame, from the answer to the write
 and from its sending; the p99 of fewer than a hundred is the longest
 x quiet: by the mean of the quiet rounds before and behind, the median over the rounds (least to most)
-computing (--floor): beside a process that only computes, in as many threads, as long and in as many
-pieces as the server and the burden's client did more than when it was quiet; what it does to the
-others is the scheduler's doing, and the last column what is not";
+computing (--floor): beside a process that only computes and never gives way, in as many threads, as
+long and in as many pieces as the server and the burden's client did more than when it was quiet; in
+the last column, what the burden does by what that does";
 
 /// A latency that is told.
 struct Metric {
