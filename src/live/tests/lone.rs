@@ -209,6 +209,27 @@ fn after_much_the_thread_is_told_at_once_until_it_has_little_again() {
     assert_eq!(take(&ear).0.len(), commits.len());
 }
 
+#[test]
+fn between_the_commits_of_an_import_little_is_told_at_once() {
+    let mut desk = Desk::new(Limits::default());
+    let ear = desk.listen(|_| {});
+    let blog = |id| ("blog", id, Some(json!({"title": "a"})));
+    let commits: Vec<_> = [&[1, 2, 3, 4, 5][..], &[6], &[7], &[11, 12, 13, 14, 15], &[16]]
+        .map(|ids| desk.write(&ids.iter().copied().map(blog).collect::<Vec<_>>(), |_| {}))
+        .into();
+    let Desk { matcher, mut sink, .. } = desk;
+    let helm = Helm::new(matcher);
+    for commit in &commits {
+        sink.committed(std::slice::from_ref(commit));
+        sink.answered(true);
+        let mark = helm.look(|matcher| matcher.mark.position);
+        assert_eq!(mark == commit.position, commit.changes.len() == 1, "{}", commit.position);
+        assert!(helm.step().is_some());
+    }
+    let records: usize = commits.iter().map(|commit| commit.changes.len()).sum();
+    assert_eq!(take(&ear).0.len(), records);
+}
+
 /// Many plans come up for a commit: those of its schema that follow are left to the thread for a
 /// while, without a look at what comes up for them, and those of another schema are not.
 #[test]
